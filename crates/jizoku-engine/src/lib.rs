@@ -1,0 +1,166 @@
+//! L2: the contract between an engine and whoever runs its instances.
+//!
+//! An *engine* turns a service's program into *instances*. An [`Instance`] is driven with messages
+//! only: [`Input`] in, [`Output`] out. The real ones run a program on a thread or in a process and
+//! put channels behind these verbs; the fake in [`fake`] computes its answers in place, so that
+//! the simulator needs no thread. The suite in [`conformance`] (feature `conformance`) is what
+//! every engine passes.
+//!
+//! What it does not know: nodes, holders, the catalog, how checkpoints travel.
+//!
+//! Invariants
+//! - An instance goes through `Starting -> Running -> Exited` and never back.
+//! - After [`Output::Exited`] nothing follows.
+//! - [`Input::Capture`] is answered by exactly one [`Output::Captured`], or by `Exited`.
+//! - The instance answers gateways by its own `InstanceEnd`; what it sent before a capture is
+//!   covered by that capture.
+//! - `Captured` holds the complete truth: an instance restored from the image that it leads to,
+//!   and given the input after the consumed offsets, is as good as the one that was captured.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+extern crate alloc;
+#[cfg(feature = "conformance")]
+extern crate std;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod fake;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use jizoku_checkpoint::image::{Diff, Image};
+use jizoku_streams::{ToGateway, ToInstance};
+use jizoku_types::{Epoch, GatewayId, Instant, ServiceId, Span};
+
+/// What an instance begins from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// The program's beginning.
+    Fresh,
+    /// A checkpoint: its image, and its number.
+    Restored {
+        /// The state.
+        image: Image,
+        /// Its number; the next capture is one higher.
+        seq: u64,
+    },
+}
+
+/// Who an instance is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its service.
+    pub service: ServiceId,
+    /// Its epoch; every message it emits carries it.
+    pub epoch: Epoch,
+    /// Whether output waits for commits (`held`) or not (`free`).
+    pub held: bool,
+}
+
+/// What an instance is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A message of a gateway.
+    FromGateway {
+        /// Whose.
+        gateway: GatewayId,
+        /// What.
+        message: ToInstance,
+    },
+    /// This gateway will not come back: its connections are reset for the program.
+    GatewayGone {
+        /// Whose.
+        gateway: GatewayId,
+    },
+    /// Capture the state as soon as the program waits in a host call, and go on in place.
+    /// Never sent while another capture is under way.
+    Capture {
+        /// The checkpoint's number: the last one plus 1.
+        seq: u64,
+    },
+    /// The checkpoint `seq` and all before it are committed: what they cover may be released.
+    Committed {
+        /// The highest committed number.
+        seq: u64,
+    },
+    /// End. `Exited` follows.
+    Stop,
+}
+
+/// What an instance tells.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// It runs: it takes connections now.
+    Running {
+        /// How long starting or restoring took.
+        took: Span,
+    },
+    /// A message to a gateway.
+    ToGateway {
+        /// To whom.
+        gateway: GatewayId,
+        /// What.
+        message: ToGateway,
+    },
+    /// Its state is not what was last captured. Said once after each capture, at the first change
+    /// or at the first waiting output, whichever is earlier; said again when `output_waits`
+    /// becomes true.
+    Changed {
+        /// Whether output waits for a commit: take a checkpoint at once.
+        output_waits: bool,
+    },
+    /// The answer to [`Input::Capture`].
+    Captured {
+        /// Its number.
+        seq: u64,
+        /// What changed since the capture before, or since the origin.
+        diff: Diff,
+        /// How long the program stood still.
+        pause: Span,
+    },
+    /// A line that the program wrote to its standard output or error.
+    Printed {
+        /// Without its newline; at most [`PRINTED_LINE_MAX`] bytes, longer ones are cut.
+        line: String,
+    },
+    /// It ended.
+    Exited {
+        /// Why.
+        exit: Exit,
+    },
+}
+
+/// Longest line that is passed on as one, in bytes.
+pub const PRINTED_LINE_MAX: usize = 8192;
+
+/// Why an instance ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// The program ended by itself with this status.
+    Status(i32),
+    /// The program did something that it must not (a trap, a signal, too much memory).
+    Crashed(String),
+    /// It could not be started or restored here; another node may be able to.
+    CannotStart(String),
+}
+
+/// A running instance.
+pub trait Instance {
+    /// Applies one input at `now`; then `poll` until `None`.
+    fn handle(&mut self, now: Instant, input: Input);
+    /// The next output, if there is one.
+    fn poll(&mut self) -> Option<Output>;
+    /// When to call `handle` or `poll` again although nothing came in.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// Collects everything that an instance has to say now.
+pub fn drain(instance: &mut dyn Instance) -> Vec<Output> {
+    core::iter::from_fn(|| instance.poll()).collect()
+}
