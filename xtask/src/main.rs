@@ -1,1 +1,29 @@
-fn main() {}
+//! The project's own commands: `cargo xtask tidy | sim | bench`.
+//!
+//! What a person would otherwise do by hand or forget. Nothing here ships.
+
+mod sim;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("tidy") => tidy::main(&root()),
+        Some("sim") => sim::main(&root(), &args[1..]),
+        _ => {
+            eprintln!(
+                "usage: cargo xtask tidy           check what a machine can check\n\
+                 \x20      cargo xtask sim [--seeds N] run the simulator (see --help of jizoku-sim)"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The workspace's root: where this crate's folder lies.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").into()
+}
