@@ -2,7 +2,7 @@
 //!
 //! An [`Owner`] asks all voters each quarter of a span D, with one message for all its services.
 //! A [`Voter`] that grants promises to grant nobody else for D from receipt; the owner may emit
-//! until 0.9 D from *sending* the newest round that a majority granted. docs/internals/protocols.md,
+//! until 0.9 D from *sending* the newest round that a majority granted. See protocols.md,
 //! "Leases".
 //!
 //! What it does not know: the log, wall clocks, which node should own what.

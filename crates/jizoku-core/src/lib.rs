@@ -25,3 +25,32 @@ pub mod placement;
 pub mod reach;
 pub mod succession;
 pub mod watch;
+
+/// Seeded randomness for the tests of all cores.
+#[cfg(test)]
+mod dice {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    pub(crate) struct Dice(ChaCha8Rng);
+
+    impl Dice {
+        pub(crate) fn new(seed: u64) -> Dice {
+            Dice(ChaCha8Rng::seed_from_u64(seed))
+        }
+
+        /// From 0 to `n` - 1.
+        pub(crate) fn below(&mut self, n: u64) -> u64 {
+            self.0.next_u64() % n
+        }
+
+        /// True about `n` times in `of`.
+        pub(crate) fn chance(&mut self, n: u64, of: u64) -> bool {
+            self.below(of) < n
+        }
+
+        pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+            &from[self.below(from.len() as u64) as usize]
+        }
+    }
+}
