@@ -1,0 +1,302 @@
+//! The task of one service: owns its `GatewayEnd`, and moves bytes between it and the clients.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jizoku_streams::gateway::{Input, Output};
+use jizoku_streams::{GatewayEnd, ToGateway};
+use jizoku_types::event::ResetCause;
+use jizoku_types::{ConnId, GatewayId, Instant, NodeId, ServiceId};
+use tokio::sync::mpsc;
+
+use crate::client::{Client, ClientEvent, Flushed};
+use crate::listen::{Accepted, Listeners};
+use crate::{Owner, Route};
+
+/// Events of clients that may wait; their readers wait with them.
+const CLIENT_EVENTS_MAX: usize = 4096;
+/// Clients that may wait to be taken.
+const ACCEPTED_MAX: usize = 1024;
+/// Events that are taken in before outputs are looked at: bounds latency, saves work.
+const BATCH_MAX: usize = 64;
+
+/// What the owner tells a service's task.
+pub(crate) enum Command {
+    Route(Route),
+    Message { from: NodeId, message: ToGateway },
+    LinkBack(NodeId),
+}
+
+/// What was seen of a service at this gateway since its start.
+#[derive(Debug, Default)]
+pub struct ServiceStats {
+    conns: AtomicU64,
+    opened: AtomicU64,
+    refused: AtomicU64,
+    reset: AtomicU64,
+    answers: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    overflows: AtomicU64,
+}
+
+/// A reading of [`ServiceStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounts {
+    /// Connections that are open now.
+    pub conns: u64,
+    /// Connections that were taken.
+    pub opened: u64,
+    /// Connections that were refused.
+    pub refused: u64,
+    /// Connections that were reset towards the client.
+    pub reset: u64,
+    /// Pieces of output that went to clients.
+    pub answers: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Commands that were lost because too many waited.
+    pub overflows: u64,
+}
+
+impl ServiceStats {
+    /// The counts now. They are read one after the other, not at one moment.
+    pub fn read(&self) -> ServiceCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServiceCounts {
+            conns: get(&self.conns),
+            opened: get(&self.opened),
+            refused: get(&self.refused),
+            reset: get(&self.reset),
+            answers: get(&self.answers),
+            bytes_in: get(&self.bytes_in),
+            bytes_out: get(&self.bytes_out),
+            overflows: get(&self.overflows),
+        }
+    }
+
+    pub(crate) fn count_overflow(&self) {
+        add(&self.overflows, 1);
+    }
+}
+
+fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+pub(crate) struct Task {
+    service: ServiceId,
+    bind: Vec<IpAddr>,
+    owner: Arc<dyn Owner>,
+    stats: Arc<ServiceStats>,
+    end: GatewayEnd,
+    me: GatewayId,
+    listeners: Listeners,
+    clients: BTreeMap<ConnId, Client>,
+    /// Clients whose connection is over for the end, with bytes that aren't written yet.
+    closing: BTreeMap<ConnId, Client>,
+}
+
+impl Task {
+    pub(crate) fn new(
+        (me, service, held): (GatewayId, ServiceId, bool),
+        bind: Vec<IpAddr>,
+        owner: Arc<dyn Owner>,
+        stats: Arc<ServiceStats>,
+    ) -> Task {
+        Task {
+            service,
+            bind,
+            owner,
+            stats,
+            end: GatewayEnd::new(me, service, held),
+            me,
+            listeners: Listeners::default(),
+            clients: BTreeMap::new(),
+            closing: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let (events_in, mut events) = mpsc::channel(CLIENT_EVENTS_MAX);
+        let (accepted_in, mut accepted) = mpsc::channel(ACCEPTED_MAX);
+        loop {
+            let wait = self.wait();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command, &accepted_in),
+                    None => return,
+                },
+                Some(client) = accepted.recv() => self.accept(client, &events_in),
+                Some(event) = events.recv() => self.client(event),
+                () = sleep(wait) => self.handle(Input::Tick),
+            }
+            for _ in 0..BATCH_MAX {
+                let mut idle = true;
+                if let Ok(event) = events.try_recv() {
+                    self.client(event);
+                    idle = false;
+                }
+                if let Ok(command) = commands.try_recv() {
+                    self.command(command, &accepted_in);
+                    idle = false;
+                }
+                if idle {
+                    break;
+                }
+            }
+            self.drain();
+        }
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        let deadline = self.end.deadline()?;
+        Some(Duration::from_nanos(deadline.since(self.owner.now()).as_nanos()))
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now: Instant = self.owner.now();
+        self.end.handle(now, input);
+    }
+
+    fn command(&mut self, command: Command, accepted: &mpsc::Sender<Accepted>) {
+        match command {
+            Command::Route(route) => self.route(&route, accepted),
+            Command::Message { from, message } => self.handle(Input::Message { from, message }),
+            Command::LinkBack(node) => self.handle(Input::LinkBack { node }),
+        }
+    }
+
+    fn route(&mut self, route: &Route, accepted: &mpsc::Sender<Accepted>) {
+        if !route.wanted {
+            self.listeners.close();
+            self.handle(Input::Unrouted);
+            return;
+        }
+        self.listeners.set(&route.ports, &self.bind, accepted, &self.owner, self.service);
+        self.handle(Input::Held(route.held));
+        if let Some((active, epoch)) = route.active {
+            self.handle(Input::Route { active, epoch });
+        }
+    }
+
+    fn accept(&mut self, accepted: Accepted, events: &mpsc::Sender<ClientEvent>) {
+        let Accepted { port, stream, peer } = accepted;
+        match self.end.open(self.owner.now(), port, peer) {
+            Ok(conn) => {
+                add(&self.stats.opened, 1);
+                self.clients.insert(conn, Client::new(conn, stream, events.clone()));
+                self.count();
+            }
+            // Dropping the socket closes it: the client may try another node.
+            Err(_) => add(&self.stats.refused, 1),
+        }
+    }
+
+    fn count(&self) {
+        self.stats.conns.store(self.clients.len() as u64, Ordering::Relaxed);
+    }
+
+    fn client(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Bytes(conn, bytes) => {
+                add(&self.stats.bytes_in, bytes.len());
+                self.handle(Input::FromClient { conn, bytes });
+            }
+            ClientEvent::Eof(conn) => self.handle(Input::ClientEof { conn }),
+            ClientEvent::Broken(conn) => self.broken(conn),
+            ClientEvent::Writable(conn) => self.writable(conn),
+        }
+    }
+
+    fn broken(&mut self, conn: ConnId) {
+        self.closing.remove(&conn);
+        if self.clients.remove(&conn).is_some() {
+            self.handle(Input::ClientReset { conn });
+            self.count();
+        }
+    }
+
+    fn writable(&mut self, conn: ConnId) {
+        if let Some(client) = self.closing.get_mut(&conn) {
+            if !matches!(client.flush(), Ok(Flushed::Wrote(_))) {
+                self.closing.remove(&conn);
+            }
+            return;
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match client.flush() {
+            Ok(Flushed::Wrote(count) | Flushed::Done(count)) => self.wrote(conn, count),
+            Err(_) => self.broken(conn),
+        }
+    }
+
+    fn wrote(&mut self, conn: ConnId, count: usize) {
+        if count > 0 {
+            add(&self.stats.bytes_out, count);
+            self.handle(Input::Wrote { conn, count });
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.end.poll() {
+            match output {
+                Output::Send { to, message } => self.owner.send(to, self.me, message),
+                Output::ToClient { conn, bytes } => {
+                    add(&self.stats.answers, 1);
+                    self.write(conn, |client| client.write(&bytes));
+                }
+                Output::ClientFin { conn } => self.write(conn, Client::fin),
+                Output::CloseClient { conn } => self.close(conn),
+                Output::ResetClient { conn, cause } => self.reset(conn, cause),
+                Output::PauseReading { conn } => self.pause(conn, true),
+                Output::ReadMore { conn } => self.pause(conn, false),
+                Output::FirstOutput { epoch } => self.owner.first_output(self.service, epoch),
+            }
+        }
+    }
+
+    fn write(&mut self, conn: ConnId, how: impl FnOnce(&mut Client) -> std::io::Result<Flushed>) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match how(client) {
+            Ok(Flushed::Wrote(count) | Flushed::Done(count)) => self.wrote(conn, count),
+            Err(_) => self.broken(conn),
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        let Some(mut client) = self.clients.remove(&conn) else { return };
+        self.count();
+        if let Ok(Flushed::Wrote(_)) = client.close() {
+            self.closing.insert(client.conn(), client);
+        }
+    }
+
+    fn reset(&mut self, conn: ConnId, cause: ResetCause) {
+        if let Some(client) = self.clients.remove(&conn) {
+            client.reset();
+            add(&self.stats.reset, 1);
+            self.owner.reset(self.service, cause);
+            self.count();
+        }
+    }
+
+    fn pause(&mut self, conn: ConnId, paused: bool) {
+        if let Some(client) = self.clients.get(&conn) {
+            client.pause(paused);
+        }
+    }
+}
+
+/// Sleeps for so long, or for ever.
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
