@@ -28,6 +28,9 @@ use alloc::vec::Vec;
 use jizoku_types::{Incarnation, Instant, Member, NodeId, Span};
 use serde::{Deserialize, Serialize};
 
+mod flood;
+mod ways;
+
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +44,12 @@ pub const FACTS_URGENT_EVERY: Span = Span::millis(20);
 pub const DIGEST_EVERY: Span = Span::secs(1);
 /// How long states of nodes that can't be reached are remembered.
 pub const EXPIRE: Span = Span::secs(60);
+/// How long states of nodes that can't be reached are still passed on to new neighbours.
+pub const PASS_ON: Span = Span::secs(15);
+/// A link's cost is announced anew at most this often.
+pub const COST_EVERY: Span = Span::secs(5);
+/// The lowest cost, in microseconds: differences below are noise.
+pub const COST_MIN: u32 = 256;
 /// About how many bytes of states or facts go into one message.
 pub const BATCH_MAX: usize = 64 << 10;
 
@@ -183,23 +192,101 @@ pub enum Output {
     },
 }
 
+/// One-line bugs that tests switch on to prove that they would be seen. Without the feature
+/// `faults` nothing can switch them on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A link counts as soon as one end lists it.
+    OneEndIsEnough,
+    /// News are kept and not passed on.
+    KeepNews,
+}
+
+/// This node's end of a link.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    incarnation: Incarnation,
+    /// What is announced.
+    cost: u32,
+    announced: Instant,
+}
+
 /// The view of one node.
 #[derive(Debug)]
 pub struct Reach {
     me: Member,
-    output: VecDeque<Output>,
+    members: BTreeSet<NodeId>,
+    links: BTreeMap<NodeId, Link>,
+    /// Newest link state of everybody, this node included.
+    states: BTreeMap<NodeId, LinkState>,
+    /// Newest facts of everybody, this node included.
+    facts: BTreeMap<NodeId, Facts>,
     routes: BTreeMap<NodeId, NodeId>,
+    /// Who was told to be reachable, in which incarnation.
+    told: BTreeMap<NodeId, Incarnation>,
+    /// The newest incarnation that was ever seen of a member.
+    seen: BTreeMap<NodeId, Incarnation>,
+    /// Origins of states that can't be reached, and since when.
+    lost: BTreeMap<NodeId, Instant>,
+    /// Own facts that wait, and until when.
+    waiting: Option<(Vec<u8>, Instant)>,
+    facts_sent: Option<Instant>,
+    digest_at: Instant,
+    /// Whom the last digest went to.
+    digest_last: Option<NodeId>,
+    output: VecDeque<Output>,
+    #[cfg_attr(not(feature = "faults"), allow(dead_code))]
+    faults: BTreeSet<Fault>,
 }
 
 impl Reach {
     /// The view of this node in this incarnation, which knows of nobody yet.
     pub fn new(me: Member) -> Reach {
-        Reach { me, output: VecDeque::new(), routes: BTreeMap::new() }
+        let own = LinkState { origin: me, number: 0, neighbours: BTreeMap::new() };
+        Reach {
+            me,
+            members: BTreeSet::new(),
+            links: BTreeMap::new(),
+            states: BTreeMap::from([(me.node, own)]),
+            facts: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            told: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            waiting: None,
+            facts_sent: None,
+            digest_at: Instant::ORIGIN,
+            digest_last: None,
+            output: VecDeque::new(),
+            faults: BTreeSet::new(),
+        }
     }
 
     /// Takes one input; then drain [`Reach::poll`].
+    ///
+    /// # Panics
+    /// If own facts are longer than [`FACTS_MAX`]: a programmer's error.
     pub fn handle(&mut self, now: Instant, input: Input) {
-        let _ = (now, input, self.me);
+        match input {
+            Input::LinkUp { peer, incarnation, cost } => {
+                self.link_up(now, peer, incarnation, cost);
+            }
+            Input::Cost { peer, cost } => self.cost(now, peer, cost),
+            Input::LinkDown { peer } => {
+                if self.links.remove(&peer).is_some() {
+                    self.announce(now);
+                }
+            }
+            Input::Message { from, message } if self.members.contains(&from) => match message {
+                Message::News { states, facts } => self.news(now, from, states, facts),
+                Message::Digest { have, answer } => self.digest(now, from, &have, answer),
+            },
+            Input::Message { .. } => {}
+            Input::Members(members) => self.set_members(now, members),
+            Input::Facts { bytes, urgent } => self.own_facts(now, bytes, urgent),
+            Input::Tick => {}
+        }
+        self.run_timers(now);
     }
 
     /// The next output.
@@ -209,7 +296,10 @@ impl Reach {
 
     /// When to call with [`Input::Tick`].
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        let facts = self.waiting.as_ref().map(|(_, at)| *at);
+        let digest = (!self.links.is_empty()).then_some(self.digest_at);
+        let expire = self.lost.values().min().map(|since| *since + EXPIRE);
+        [facts, digest, expire].into_iter().flatten().min()
     }
 
     /// The next hop to each node that can be reached; this node itself is not in it.
@@ -227,26 +317,151 @@ impl Reach {
         self.routes.keys().copied().chain([self.me.node]).collect()
     }
 
-    /// The incarnation of a node in its newest link state.
+    /// The newest incarnation that was seen of a node.
     pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        (node == self.me.node).then_some(self.me.incarnation)
+        if node == self.me.node { Some(self.me.incarnation) } else { self.seen.get(&node).copied() }
     }
 
     /// The links that count, seen from both ends.
     pub fn links(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
-        BTreeMap::new()
+        let mut links: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
+        for (node, state) in &self.states {
+            let others = state.neighbours.keys().filter(|other| self.edge(node, other).is_some());
+            links.insert(*node, others.copied().collect());
+        }
+        links
     }
 
-    /// Hops and cost in microseconds of the best way from `from` to everybody, by the states
+    /// Hops, and cost in microseconds, of the best way from `from` to everybody, by the states
     /// known here. Every node that knows the same states says the same.
     pub fn distances(&self, from: NodeId) -> BTreeMap<NodeId, (u8, u32)> {
-        let _ = from;
-        BTreeMap::new()
+        let ways = self.ways(from);
+        ways.into_iter().map(|(node, way)| (node, (way.hops, way.cost))).collect()
     }
 
     /// The newest facts of a node.
     pub fn facts(&self, node: NodeId) -> Option<&Facts> {
-        let _ = node;
-        None
+        self.facts.get(&node)
     }
+
+    /// Switches a planted fault on.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: Fault) {
+        self.faults.insert(fault);
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        cfg!(feature = "faults") && self.faults.contains(&fault)
+    }
+}
+
+/// This node's own links and facts.
+impl Reach {
+    fn link_up(&mut self, now: Instant, peer: NodeId, incarnation: Incarnation, cost: Span) {
+        if peer == self.me.node {
+            return;
+        }
+        if self.links.is_empty() {
+            self.digest_at = now + DIGEST_EVERY;
+        }
+        self.links.insert(peer, Link { incarnation, cost: step_of(cost), announced: now });
+        self.announce(now);
+        if self.members.contains(&peer) {
+            self.send_table(now, peer);
+        }
+    }
+
+    fn cost(&mut self, now: Instant, peer: NodeId, cost: Span) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let (old, new) = (u64::from(link.cost), cost.as_micros());
+        let jitter = new <= old + old / 2 && new >= old / 3;
+        if !jitter && link.cost != step_of(cost) && now.since(link.announced) >= COST_EVERY {
+            (link.cost, link.announced) = (step_of(cost), now);
+            self.announce(now);
+        }
+    }
+
+    /// Floods this node's link state if it has changed.
+    fn announce(&mut self, now: Instant) {
+        let neighbours: BTreeMap<NodeId, Neighbour> = self
+            .links
+            .iter()
+            .filter(|(peer, _)| self.members.contains(peer))
+            .map(|(peer, link)| {
+                (*peer, Neighbour { incarnation: link.incarnation, cost: link.cost })
+            })
+            .collect();
+        let me = self.me.node;
+        let Some(own) = self.states.get_mut(&me) else { return };
+        if own.neighbours != neighbours {
+            own.neighbours = neighbours;
+            own.number = own.number.saturating_add(1);
+            self.flood(None, &[me], &[]);
+            self.recompute(now);
+        }
+    }
+
+    fn own_facts(&mut self, now: Instant, bytes: Vec<u8>, urgent: bool) {
+        assert!(bytes.len() <= FACTS_MAX, "own facts of {} bytes", bytes.len());
+        let newest = match &self.waiting {
+            Some((waiting, _)) => Some(waiting),
+            None => self.facts.get(&self.me.node).map(|facts| &facts.bytes),
+        };
+        let unchanged = newest == Some(&bytes);
+        if unchanged && (!urgent || self.waiting.is_none()) {
+            return;
+        }
+        let gap = if urgent { FACTS_URGENT_EVERY } else { FACTS_EVERY };
+        let due = self.facts_sent.map_or(now, |sent| (sent + gap).max(now));
+        let earlier = self.waiting.as_ref().map_or(due, |(_, at)| due.min(*at));
+        self.waiting = Some((bytes, earlier));
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        if let Some((bytes, _)) = self.waiting.take_if(|(_, at)| *at <= now) {
+            self.facts_sent = Some(now);
+            let me = self.me;
+            let number = self.facts.get(&me.node).map_or(0, |facts| facts.number);
+            let number = number.saturating_add(1);
+            self.facts.insert(me.node, Facts { origin: me, number, bytes });
+            self.flood(None, &[], &[me.node]);
+        }
+        if !self.links.is_empty() && self.digest_at <= now {
+            self.digest_at = now + DIGEST_EVERY;
+            self.send_digest_in_turn(now);
+        }
+        let expired = |since: &Instant| *since + EXPIRE <= now;
+        let gone: Vec<NodeId> =
+            self.lost.iter().filter(|(_, since)| expired(since)).map(|(node, _)| *node).collect();
+        for node in gone {
+            self.lost.remove(&node);
+            self.states.remove(&node);
+            self.facts.remove(&node);
+        }
+    }
+
+    fn set_members(&mut self, now: Instant, members: BTreeSet<NodeId>) {
+        let old = core::mem::replace(&mut self.members, members);
+        let (me, members) = (self.me.node, &self.members);
+        let stays = |node: &NodeId| *node == me || members.contains(node);
+        self.states.retain(|node, _| stays(node));
+        self.facts.retain(|node, _| stays(node));
+        self.lost.retain(|node, _| stays(node));
+        self.seen.retain(|node, _| stays(node));
+        self.announce(now);
+        let gained = |peer: &&NodeId| self.members.contains(peer) && !old.contains(peer);
+        let new: Vec<NodeId> = self.links.keys().filter(gained).copied().collect();
+        for peer in new {
+            self.send_table(now, peer);
+            self.send_digest(now, peer, false);
+        }
+        self.recompute(now);
+    }
+}
+
+/// A round trip as it is announced: the next power of two of microseconds, so that links of the
+/// same kind cost the same.
+fn step_of(cost: Span) -> u32 {
+    let micros = u32::try_from(cost.as_micros()).unwrap_or(u32::MAX).max(COST_MIN);
+    micros.checked_next_power_of_two().unwrap_or(u32::MAX)
 }
