@@ -31,6 +31,7 @@ pub mod fake;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use jizoku_checkpoint::image::{Diff, Image};
 use jizoku_streams::{ToGateway, ToInstance};
@@ -87,6 +88,11 @@ pub enum Input {
         /// The highest committed number.
         seq: u64,
     },
+    /// Two instances crashed from the same checkpoint: connections that had input after it are
+    /// reset (`InstanceEnd::quarantine`). Only as the very first input.
+    Quarantine,
+    /// Time has passed: [`Instance::deadline`] was reached.
+    Tick,
     /// End. `Exited` follows.
     Stop,
 }
@@ -148,6 +154,17 @@ pub enum Exit {
     Crashed(String),
     /// It could not be started or restored here; another node may be able to.
     CannotStart(String),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Stopped => f.write_str("stopped"),
+            Exit::Status(status) => write!(f, "ended with status {status}"),
+            Exit::Crashed(why) => write!(f, "crashed: {why}"),
+            Exit::CannotStart(why) => write!(f, "can't start here: {why}"),
+        }
+    }
 }
 
 /// A running instance.

@@ -1,0 +1,369 @@
+//! Runners: which services run here, and what becomes of them when they end, move or crash.
+//!
+//! A [`Local`] stands for one Runner, from the moment the catalog gave this node the epoch until
+//! the catalog gives the service another. A Runner that ended stays listed as ended: its epoch is
+//! spent, and the service goes on only under a new one.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use jizoku_core::catalog::{Command, Wanted};
+use jizoku_core::{lease, watch};
+use jizoku_engine::Exit;
+use jizoku_types::{CheckpointId, Epoch, Event, Instant, Member, NodeId, ServiceId, Span};
+
+use super::requests::Purpose;
+use super::{Node, Order, Output};
+use crate::runner::{Assignment, CheckpointStatus, Holders, Phase, Report};
+
+/// First wait before a crashed service is started again; doubles with each crash.
+const RESTART_AFTER: Span = Span::millis(100);
+/// Longest wait.
+const RESTART_AFTER_MAX: Span = Span::secs(30);
+/// An instance that ran for so long has not "crashed at once": counting begins anew.
+const STABLE_AFTER: Span = Span::secs(60);
+/// Crashes in a row after which another node is tried.
+const CRASHES_HERE_MAX: u32 = 3;
+/// For so long a node that could not start or restore a service is not tried again.
+const FAILED_FOR: Span = Span::secs(60);
+/// A move that doesn't come about by then is given up.
+const MOVE_WITHIN: Span = Span::secs(30);
+
+/// One Runner, seen from the Node.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub(super) epoch: Epoch,
+    pub(super) phase: Phase,
+    pub(super) since: Instant,
+    pub(super) last: CheckpointStatus,
+    /// Holder set and recruits as they were last told to the Runner.
+    pub(super) told: Holders,
+    pub(super) recruits: BTreeSet<Member>,
+    pub(super) caught_up: BTreeSet<Member>,
+    /// Holders that can't go on, each with when it may be tried again.
+    pub(super) failed: BTreeMap<Member, Instant>,
+    /// What shall come after this Runner.
+    pub(super) next: Option<Next>,
+}
+
+/// What comes after a Runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: the service is stopped.
+    Stop,
+    /// The same node, under a new epoch.
+    Restart,
+    /// Another node: this one, or by succession. Given up at the deadline.
+    Move { to: Option<NodeId>, until: Instant },
+}
+
+/// What is remembered of a service's crashes on this node, across epochs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Crashes {
+    /// In a row.
+    pub(super) count: u32,
+    /// From which checkpoint the last one began, and how many began from it.
+    pub(super) from: CheckpointId,
+    pub(super) from_count: u32,
+    /// When it may be started here again.
+    pub(super) retry_at: Instant,
+    /// For so long it is not tried here at all.
+    pub(super) not_here_until: Instant,
+    /// Why, for people.
+    pub(super) detail: String,
+}
+
+impl Node {
+    /// Makes Runners be what the catalog says.
+    pub(super) fn assign_duties(&mut self) {
+        let me = self.me();
+        let known: BTreeSet<ServiceId> =
+            self.local.keys().chain(self.catalog.services().keys()).copied().collect();
+        for service in known {
+            let record = self.catalog.service(service);
+            let mine = record.filter(|record| record.active == Some(me));
+            let Some(record) = mine else {
+                self.dismiss(service);
+                continue;
+            };
+            let (epoch, wanted) = (record.epoch, record.wanted);
+            match self.local.get(&service) {
+                Some(local) if local.epoch == epoch => self.look_after(service, wanted),
+                _ => {
+                    self.dismiss(service);
+                    if wanted == Wanted::Running {
+                        self.activate(service);
+                    }
+                }
+            }
+        }
+    }
+
+    fn dismiss(&mut self, service: ServiceId) {
+        if let Some(local) = self.local.remove(&service) {
+            self.owner.handle(self.now, lease::OwnerInput::Release { service });
+            if local.phase != Phase::Ended {
+                self.order(service, local.epoch, Order::Stop);
+                self.event(Event::InstanceFenced { service, epoch: local.epoch });
+            }
+        }
+    }
+
+    fn activate(&mut self, service: ServiceId) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let holders = Holders { version: record.holders_version, members: record.holders.clone() };
+        let epoch = record.epoch;
+        let crashes = self.crashes.get(&service);
+        let assignment = Assignment {
+            me: self.me(),
+            service,
+            spec: record.spec.clone(),
+            epoch,
+            born: record.born,
+            holders: holders.clone(),
+            everyone: self.catalog.current_members().collect(),
+            accept_loss: record.loss_accepted,
+            cluster_restarted: self.cluster_restarted(),
+            poisonous: crashes.is_some_and(|crashes| crashes.from_count >= 2),
+            local: Vec::new(),
+        };
+        if record.spec.needs_lease() {
+            self.owner.handle(self.now, lease::OwnerInput::Want { service, epoch });
+        }
+        self.local.insert(
+            service,
+            Local {
+                epoch,
+                phase: Phase::Collecting,
+                since: self.now,
+                last: CheckpointStatus::default(),
+                told: holders,
+                recruits: BTreeSet::new(),
+                caught_up: BTreeSet::new(),
+                failed: BTreeMap::new(),
+                next: None,
+            },
+        );
+        self.facts.urgent = true;
+        self.outputs.push_back(Output::Activate(Box::new(assignment)));
+    }
+
+    /// A Runner of the right epoch is here: tell it what changed, end it, or start over.
+    fn look_after(&mut self, service: ServiceId, wanted: Wanted) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let now = Holders { version: record.holders_version, members: record.holders.clone() };
+        let Some(local) = self.local.get_mut(&service) else { return };
+        let epoch = local.epoch;
+        if local.phase == Phase::Ended {
+            if wanted == Wanted::Running {
+                self.start_over(service);
+            }
+            return;
+        }
+        if local.told != now {
+            local.told = now.clone();
+            self.order(service, epoch, Order::Holders(now));
+        }
+        self.quiesce_if_due(service, wanted);
+    }
+
+    fn quiesce_if_due(&mut self, service: ServiceId, wanted: Wanted) {
+        let draining = self.catalog.member(&self.me().node).is_some_and(|me| me.draining);
+        let until = self.now + MOVE_WITHIN;
+        let Some(local) = self.local.get_mut(&service) else { return };
+        if wanted == Wanted::Stopped {
+            local.next = Some(Next::Stop);
+        } else if draining && local.next.is_none() && local.phase == Phase::Serving {
+            local.next = Some(Next::Move { to: None, until });
+        }
+        let epoch = local.epoch;
+        match local.next {
+            Some(Next::Move { until, .. }) if until <= self.now => {
+                local.next = None;
+                let what = alloc::format!("{service} could not be moved within {MOVE_WITHIN}");
+                self.event(Event::Trouble { what });
+            }
+            Some(Next::Move { to, .. }) if local.phase == Phase::Serving => {
+                let ready = self.successor(service, to, true);
+                if ready.is_some_and(|to| self.holds_or_needs_nothing(service, to)) {
+                    self.quiesce(service, epoch);
+                }
+            }
+            Some(Next::Stop | Next::Restart) if local.phase != Phase::Quiescing => {
+                self.quiesce(service, epoch);
+            }
+            _ => {}
+        }
+    }
+
+    fn quiesce(&mut self, service: ServiceId, epoch: Epoch) {
+        if let Some(local) = self.local.get_mut(&service) {
+            local.phase = Phase::Quiescing;
+        }
+        self.order(service, epoch, Order::Quiesce);
+    }
+
+    fn holds_or_needs_nothing(&self, service: ServiceId, to: Member) -> bool {
+        self.catalog
+            .service(service)
+            .is_some_and(|record| !record.spec.has_state() || record.is_holder(&to))
+    }
+
+    /// The node that a service shall move to: the wish if it can be met, else by succession.
+    pub(super) fn successor(
+        &self,
+        service: ServiceId,
+        wish: Option<NodeId>,
+        elsewhere: bool,
+    ) -> Option<Member> {
+        let me = self.me();
+        let ranked = self.ranked(service);
+        let others = || ranked.iter().filter(|member| !elsewhere || member.node != me.node);
+        let wished = others().find(|member| Some(member.node) == wish);
+        wished.or_else(|| others().next()).copied()
+    }
+
+    /// The epoch is spent: propose the next one, for whoever shall go on.
+    fn start_over(&mut self, service: ServiceId) {
+        let crashes = self.crashes.get(&service).cloned().unwrap_or_default();
+        let Some(local) = self.local.get(&service) else { return };
+        let (epoch, next) = (local.epoch, local.next);
+        if crashes.retry_at > self.now || self.is_under_way(&Purpose::TakeOver(service)) {
+            return;
+        }
+        let not_here = crashes.not_here_until > self.now;
+        let worn_out = crashes.count > 0 && crashes.count.is_multiple_of(CRASHES_HERE_MAX);
+        let to = match next {
+            Some(Next::Move { to, .. }) => self.successor(service, to, true),
+            _ if not_here || worn_out => self.successor(service, None, true),
+            _ => None,
+        };
+        let to = to.unwrap_or(self.me());
+        self.event(Event::TakeoverProposed { service, from: epoch });
+        let command = Command::TakeOver { service, expect: epoch, to: Some(to) };
+        self.propose(Purpose::TakeOver(service), &command);
+    }
+
+    /// A Runner's report.
+    pub(super) fn reported(&mut self, service: ServiceId, epoch: Epoch, report: Report) {
+        let now = self.now;
+        let Some(local) = self.local.get_mut(&service).filter(|local| local.epoch == epoch) else {
+            return;
+        };
+        let dirty = core::mem::replace(&mut self.dirty, true);
+        match report {
+            Report::Phase(phase) => {
+                local.phase = phase;
+                local.since = now;
+                self.facts.urgent = true;
+                if phase == Phase::Unreachable {
+                    self.event(Event::Unreachable { service });
+                }
+            }
+            Report::CaughtUp(member) => {
+                local.caught_up.insert(member);
+            }
+            Report::HolderFailed { member, why } => {
+                local.caught_up.remove(&member);
+                local.failed.insert(member, now + FAILED_FOR / 2);
+                let what = alloc::format!("{:?} can't hold {service}: {why}", member.node);
+                self.event(Event::Trouble { what });
+            }
+            Report::Superseded(_) => {
+                local.phase = Phase::Ended;
+                self.owner.handle(now, lease::OwnerInput::Release { service });
+                self.order(service, epoch, Order::Stop);
+            }
+            Report::Exited { exit, restored, ran } => {
+                local.phase = Phase::Ended;
+                local.since = now;
+                self.owner.handle(now, lease::OwnerInput::Release { service });
+                self.crashed(service, epoch, exit, restored, ran);
+            }
+            Report::Quiesced => {
+                local.phase = Phase::Ended;
+                local.since = now;
+                self.owner.handle(now, lease::OwnerInput::Release { service });
+            }
+            // These change nothing that duties depend on.
+            Report::Committed(status) => {
+                local.last = status;
+                self.dirty = dirty;
+            }
+            Report::Printed(_) => self.dirty = dirty,
+        }
+    }
+
+    fn crashed(
+        &mut self,
+        service: ServiceId,
+        epoch: Epoch,
+        exit: Exit,
+        restored: CheckpointId,
+        ran: Span,
+    ) {
+        self.facts.urgent = true;
+        let reason = exit.to_string();
+        self.event(Event::InstanceExited { service, epoch, reason: reason.clone() });
+        let crashes = self.crashes.entry(service).or_default();
+        if ran >= STABLE_AFTER {
+            *crashes = Crashes::default();
+        }
+        if crashes.from != restored {
+            crashes.from = restored;
+            crashes.from_count = 0;
+        }
+        crashes.from_count += 1;
+        let doublings = crashes.count.min(16);
+        crashes.count += 1;
+        let wait = RESTART_AFTER * (1 << doublings);
+        crashes.retry_at = self.now + wait.min(RESTART_AFTER_MAX);
+        crashes.detail = reason;
+        if matches!(exit, Exit::CannotStart(_)) {
+            crashes.not_here_until = self.now + FAILED_FOR;
+        }
+    }
+
+    /// A service's spec changed.
+    pub(super) fn updated(&mut self, service: ServiceId, restart: bool) {
+        let local = self.local.get_mut(&service).filter(|_| restart);
+        if let Some(local) = local.filter(|local| local.phase < Phase::Quiescing) {
+            local.next = Some(Next::Restart);
+        }
+    }
+
+    /// Someone asks the active node to let a service go on elsewhere.
+    pub(super) fn move_here(&mut self, service: ServiceId, epoch: Epoch, to: Option<NodeId>) {
+        let until = self.now + MOVE_WITHIN;
+        let local = self.local.get_mut(&service).filter(|local| local.epoch == epoch);
+        if let Some(local) = local.filter(|local| local.phase < Phase::Quiescing) {
+            local.next = Some(Next::Move { to, until });
+            self.dirty = true;
+        }
+    }
+
+    /// The watch's verdict changed.
+    pub(super) fn judged(&mut self, service: ServiceId, epoch: Epoch, verdict: &watch::Verdict) {
+        let detail = match verdict {
+            watch::Verdict::Unknown => return,
+            watch::Verdict::Serving => String::new(),
+            watch::Verdict::Failing { detail } => detail.clone(),
+        };
+        let serving = *verdict == watch::Verdict::Serving;
+        self.event(Event::WatchChanged { service, serving, detail: detail.clone() });
+        let local = self.local.get_mut(&service).filter(|local| local.epoch == epoch);
+        let Some(local) = local.filter(|local| !serving && local.phase == Phase::Serving) else {
+            return;
+        };
+        // It runs, and doesn't serve: to its users it has crashed.
+        let ran = self.now.since(local.since);
+        local.phase = Phase::Ended;
+        let restored = local.last.id;
+        self.order(service, epoch, Order::Stop);
+        self.owner.handle(self.now, lease::OwnerInput::Release { service });
+        self.crashed(service, epoch, Exit::Crashed(detail), restored, ran);
+        self.dirty = true;
+    }
+}

@@ -1,0 +1,277 @@
+//! What nodes say of themselves: load, and how their services do. It travels with link states,
+//! is half a second old, and decides nothing that must be right: only order and display.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use jizoku_core::catalog::ServiceRecord;
+use jizoku_core::reach;
+use jizoku_types::{
+    ByteCount, CheckpointId, Epoch, Instant, Member, NodeId, ServiceId, Span, decode, encode,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+use crate::runner::Phase;
+
+/// Services of which a node tells at most; more are cut from what is displayed.
+const SERVICES_TOLD_MAX: usize = 64;
+/// For so long after the first leader a node that was started cold says so.
+const COLD_FOR: Span = Span::secs(120);
+/// How often facts are made anew.
+const FACTS_EVERY: Span = Span::secs(1);
+
+/// What a machine has to spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Spare processor time, in thousandths of all.
+    pub cpu_free_permille: u16,
+    /// Spare memory.
+    pub memory_free: ByteCount,
+    /// Room for states on the disk.
+    pub disk_free: ByteCount,
+    /// Whether the disk takes writes.
+    pub disk_ok: bool,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load {
+            cpu_free_permille: 500,
+            memory_free: ByteCount::gib(1),
+            disk_free: ByteCount::gib(1),
+            disk_ok: true,
+        }
+    }
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// How long its agent has been up, in seconds.
+    pub uptime_s: u64,
+    /// What it has to spare.
+    pub load: Load,
+    /// It started again, and no leader was known then.
+    pub cold: bool,
+    /// The services that are active there.
+    pub services: Vec<(ServiceId, ServiceFacts)>,
+}
+
+/// How a service does, said by its active node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceFacts {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Where its Runner stands.
+    pub phase: PhaseFact,
+    /// Its last committed checkpoint.
+    pub checkpoint: CheckpointId,
+    /// How long ago that was, when this was said.
+    pub age: Span,
+    /// The state's size.
+    pub size: ByteCount,
+    /// What was shipped for it to each holder.
+    pub shipped: ByteCount,
+    /// How long the program stood still for it.
+    pub pause: Span,
+    /// Crashes in a row.
+    pub crashes: u32,
+    /// The last crash, for people; cut.
+    pub detail: String,
+}
+
+/// [`Phase`], in its form on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PhaseFact {
+    /// See [`Phase::Collecting`].
+    Collecting,
+    /// See [`Phase::Unreachable`].
+    Unreachable,
+    /// See [`Phase::Starting`].
+    Starting,
+    /// See [`Phase::Serving`].
+    Serving,
+    /// See [`Phase::Quiescing`].
+    Quiescing,
+    /// See [`Phase::Ended`].
+    Ended,
+}
+
+impl From<Phase> for PhaseFact {
+    fn from(phase: Phase) -> PhaseFact {
+        match phase {
+            Phase::Collecting => PhaseFact::Collecting,
+            Phase::Unreachable => PhaseFact::Unreachable,
+            Phase::Starting => PhaseFact::Starting,
+            Phase::Serving => PhaseFact::Serving,
+            Phase::Quiescing => PhaseFact::Quiescing,
+            Phase::Ended => PhaseFact::Ended,
+        }
+    }
+}
+
+/// This node's facts, and what it heard of others'.
+#[derive(Debug)]
+pub(super) struct Own {
+    started: Instant,
+    pub(super) load: Load,
+    /// Something changed that others should know at once.
+    pub(super) urgent: bool,
+    next: Instant,
+    others: BTreeMap<NodeId, Heard>,
+    cold: Cold,
+}
+
+#[derive(Debug)]
+struct Heard {
+    first: Instant,
+    facts: NodeFacts,
+}
+
+/// Whether this agent started into a cluster that was down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cold {
+    /// No leader has been seen yet.
+    Unknown,
+    /// This leader was the first; it tells.
+    Ask(NodeId, Instant),
+    /// Yes, until then.
+    Until(Instant),
+    /// No.
+    No,
+}
+
+impl Own {
+    pub(super) fn new(now: Instant, restarted: bool) -> Own {
+        Own {
+            started: now,
+            load: Load::default(),
+            urgent: true,
+            next: now,
+            others: BTreeMap::new(),
+            cold: if restarted { Cold::Unknown } else { Cold::No },
+        }
+    }
+
+    pub(super) fn learned(&mut self, origin: Member, bytes: &[u8]) {
+        // Facts that can't be read are those of a newer version: its node counts as silent.
+        let Ok(facts) = decode::<NodeFacts>(bytes) else { return };
+        let heard = self.others.entry(origin.node);
+        let heard = heard.or_insert_with(|| Heard { first: self.next, facts: facts.clone() });
+        heard.facts = facts;
+    }
+
+    /// What a node says of itself; of this node, what it would say.
+    pub(super) fn of(&self, node: NodeId, me: NodeId, now: Instant) -> Option<NodeFacts> {
+        if node == me {
+            return Some(NodeFacts {
+                uptime_s: now.since(self.started).as_millis() / 1000,
+                load: self.load,
+                cold: self.is_cold(now),
+                services: Vec::new(),
+            });
+        }
+        self.others.get(&node).map(|heard| heard.facts.clone())
+    }
+
+    /// How long this node has known of `node`.
+    pub(super) fn known_for(&self, node: NodeId, now: Instant) -> Span {
+        let first = self.others.get(&node).map_or(self.started, |heard| heard.first);
+        now.since(first)
+    }
+
+    /// The newest checkpoint that is known of a service: what all its holders have, about.
+    pub(super) fn newest(&self, record: &ServiceRecord) -> CheckpointId {
+        let Some(active) = record.active else { return CheckpointId::default() };
+        let facts = self.others.get(&active.node).map(|heard| &heard.facts.services);
+        let told = facts.into_iter().flatten().find(|(_, facts)| facts.epoch == record.epoch);
+        told.map_or(CheckpointId::default(), |(_, facts)| facts.checkpoint)
+    }
+
+    pub(super) fn leader_known(&mut self, now: Instant, leader: Option<NodeId>, me: NodeId) {
+        if let (Cold::Unknown, Some(leader)) = (self.cold, leader) {
+            self.cold =
+                if leader == me { Cold::Until(now + COLD_FOR) } else { Cold::Ask(leader, now) };
+        }
+    }
+
+    fn is_cold(&self, now: Instant) -> bool {
+        match self.cold {
+            Cold::Until(until) => now < until,
+            Cold::Ask(..) | Cold::Unknown => true,
+            Cold::No => false,
+        }
+    }
+
+    /// The first leader that this node saw has told about itself.
+    fn settle_cold(&mut self, now: Instant) {
+        let Cold::Ask(leader, since) = self.cold else { return };
+        if let Some(heard) = self.others.get(&leader) {
+            self.cold = if heard.facts.cold { Cold::Until(since + COLD_FOR) } else { Cold::No };
+        } else if now.since(since) > COLD_FOR {
+            self.cold = Cold::No;
+        }
+    }
+}
+
+impl Node {
+    /// Tells others how this node does.
+    pub(super) fn fact_duties(&mut self) {
+        self.facts.settle_cold(self.now);
+        if !self.facts.urgent && self.now < self.facts.next {
+            return;
+        }
+        self.facts.next = self.now + FACTS_EVERY;
+        let urgent = core::mem::take(&mut self.facts.urgent);
+        let mut facts = self.facts.of(self.me().node, self.me().node, self.now).unwrap_or_default();
+        facts.services = self.service_facts();
+        let mut bytes = encode(&facts);
+        while bytes.len() > reach::FACTS_MAX {
+            facts.services.pop();
+            bytes = encode(&facts);
+        }
+        self.reach.handle(self.now, reach::Input::Facts { bytes, urgent });
+    }
+
+    fn service_facts(&self) -> Vec<(ServiceId, ServiceFacts)> {
+        let one = |(service, local): (&ServiceId, &super::Local)| {
+            let crashes = self.crashes.get(service);
+            let detail = crashes.map_or("", |crashes| crashes.detail.as_str());
+            let facts = ServiceFacts {
+                epoch: local.epoch,
+                phase: local.phase.into(),
+                checkpoint: local.last.id,
+                age: self.now.since(local.last.at),
+                size: local.last.size,
+                shipped: local.last.shipped,
+                pause: local.last.pause,
+                crashes: crashes.map_or(0, |crashes| crashes.count),
+                detail: detail.chars().take(80).collect(),
+            };
+            (*service, facts)
+        };
+        self.local.iter().take(SERVICES_TOLD_MAX).map(one).collect()
+    }
+
+    /// Whether all nodes that can be reached started when no leader was known: the whole cluster
+    /// was down, and no incarnation of any holder set lives on.
+    pub(super) fn cluster_restarted(&self) -> bool {
+        let (me, now) = (self.me().node, self.now);
+        self.reach
+            .reachable()
+            .into_iter()
+            .all(|node| self.facts.of(node, me, now).is_some_and(|facts| facts.cold))
+    }
+
+    /// What a node says of itself, if it has been heard.
+    pub fn facts_of(&self, node: NodeId) -> Option<NodeFacts> {
+        let me = self.me().node;
+        let mut facts = self.facts.of(node, me, self.now)?;
+        if node == me {
+            facts.services = self.service_facts();
+        }
+        Some(facts)
+    }
+}

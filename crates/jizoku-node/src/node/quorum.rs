@@ -1,0 +1,145 @@
+//! Voters and the leader: who should vote, and who should not lead.
+//!
+//! Only the leader acts. It gives the lead away when it is active for some service and another
+//! voter is active for none: then the death of one node is one event, not two.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use jizoku_core::catalog::Command;
+use jizoku_core::lease::{self, Electorate};
+use jizoku_core::placement::{self, VoterCandidate};
+use jizoku_types::{Event, Instant, Member, NodeId, Span};
+
+use super::requests::Purpose;
+use super::{GATEWAY_GONE_AFTER, Node, Output};
+
+/// Time between two changes of the voters, and between two transfers of the lead.
+const CALM: Span = Span::secs(5);
+
+/// What the care for voters remembers.
+#[derive(Debug, Default)]
+pub(super) struct Care {
+    /// Counts changes of the electorate.
+    electorate: u64,
+    next_change: Instant,
+    next_transfer: Instant,
+    /// Incarnations in which members were last seen as gateways.
+    gateways: BTreeMap<NodeId, Member>,
+    given_up: BTreeSet<Member>,
+}
+
+impl Node {
+    pub(super) fn leader_is(&mut self, leader: Option<NodeId>) {
+        if self.leader != leader {
+            self.leader = leader;
+            self.event(Event::LeaderChanged { leader });
+            self.quorum.next_change = self.now + CALM;
+            self.quorum.next_transfer = self.now + CALM;
+            self.dirty = true;
+        }
+        self.facts.leader_known(self.now, leader, self.config.myself.node);
+    }
+
+    pub(super) fn voters_are(&mut self, voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId>) {
+        if self.voters != voters {
+            self.quorum.electorate += 1;
+            let number = self.quorum.electorate;
+            self.voter.handle(self.now, lease::VoterInput::Electorate { number });
+            let electorate = Electorate { number, voters: voters.clone() };
+            self.owner.handle(self.now, lease::OwnerInput::Electorate(electorate));
+        }
+        self.voters = voters;
+        self.learners = learners;
+        self.dirty = true;
+    }
+
+    /// What every node does about gateways, and what the leader does about voters.
+    pub(super) fn quorum_duties(&mut self) {
+        self.gateway_duties();
+        if self.leader != Some(self.me().node) {
+            return;
+        }
+        self.voter_duties();
+        self.transfer_duties();
+        self.ticket_duties();
+    }
+
+    fn voter_duties(&mut self) {
+        if self.quorum.next_change > self.now {
+            return;
+        }
+        let since = |node: &NodeId| match self.unreachable_since.get(node) {
+            Some(since) => self.now.since(*since),
+            None => self.facts.known_for(*node, self.now),
+        };
+        let candidates: Vec<VoterCandidate> = self
+            .catalog
+            .members()
+            .iter()
+            .map(|(node, record)| VoterCandidate {
+                node: *node,
+                labels: record.labels.clone(),
+                alive: self.reach.reaches(*node),
+                since: since(node),
+                draining: record.draining,
+            })
+            .collect();
+        let voters = placement::choose_voters(&candidates, &self.voters);
+        let members: BTreeSet<NodeId> = self.catalog.members().keys().copied().collect();
+        let learners: BTreeSet<NodeId> = members.difference(&voters).copied().collect();
+        if voters != self.voters || learners != self.learners {
+            self.quorum.next_change = self.now + Span::secs(1);
+            self.outputs.push_back(Output::ChangeVoters { voters, learners });
+        }
+    }
+
+    fn transfer_duties(&mut self) {
+        let me = self.me().node;
+        let busy = |node: NodeId| self.catalog.active_on(node).next().is_some();
+        if self.quorum.next_transfer > self.now || !busy(me) {
+            return;
+        }
+        let mut rest = self.voters.iter().copied().filter(|node| *node != me);
+        let better = rest.find(|node| self.reach.reaches(*node) && !busy(*node));
+        if let Some(to) = better {
+            self.quorum.next_transfer = self.now + CALM;
+            self.outputs.push_back(Output::TransferLeader { to });
+        }
+    }
+
+    fn ticket_duties(&mut self) {
+        let over: Vec<_> =
+            self.tickets.iter().filter(|(_, at)| **at <= self.now).map(|(t, _)| *t).collect();
+        for ticket in over {
+            let purpose = Purpose::ExpireTicket(ticket);
+            if !self.is_under_way(&purpose) {
+                self.propose(purpose, &Command::ExpireTicket { ticket });
+            }
+        }
+    }
+
+    /// Says which gateways will not come back: replaced by a newer incarnation, removed, or out
+    /// of reach for too long.
+    fn gateway_duties(&mut self) {
+        let now: BTreeMap<NodeId, Member> =
+            self.catalog.current_members().map(|member| (member.node, member)).collect();
+        let before = core::mem::replace(&mut self.quorum.gateways, now.clone());
+        for (node, gateway) in before {
+            if now.get(&node) != Some(&gateway) {
+                self.quorum.given_up.remove(&gateway);
+                self.outputs.push_back(Output::GatewayGone(gateway));
+            }
+        }
+        for (node, gateway) in now {
+            let away = self.unreachable_since.get(&node).map(|since| self.now.since(*since));
+            if away.is_some_and(|away| away >= GATEWAY_GONE_AFTER) {
+                if self.quorum.given_up.insert(gateway) {
+                    self.outputs.push_back(Output::GatewayGone(gateway));
+                }
+            } else {
+                self.quorum.given_up.remove(&gateway);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the mesh and the gateway must know: members, and where services are.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use jizoku_core::catalog::{Command, Wanted};
+use jizoku_core::{reach, watch};
+use jizoku_types::spec::{OutputMode, PortSpec};
+use jizoku_types::{Epoch, Member, NodeId, ServiceId};
+
+use super::requests::Purpose;
+use super::{Node, Output};
+
+/// Where connections to a service go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Published ports, in order.
+    pub ports: Vec<PortSpec>,
+    /// Whether output waits for commits.
+    pub held: bool,
+    /// Who serves; none: connections wait.
+    pub active: Option<Member>,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Whether the service shall run; if not, connections are refused.
+    pub wanted: bool,
+}
+
+/// What was emitted last.
+#[derive(Debug, Default)]
+pub(super) struct Emitted {
+    peers: Option<BTreeMap<NodeId, Vec<String>>>,
+    routes: BTreeMap<ServiceId, Route>,
+    watched: BTreeMap<ServiceId, (Epoch, Option<NodeId>, u64)>,
+    links: BTreeMap<NodeId, BTreeSet<NodeId>>,
+}
+
+impl Node {
+    /// Tells mesh, gateway and watch what changed, and the catalog what this node is now.
+    pub(super) fn route_duties(&mut self) {
+        if self.catalog.cluster().is_none() {
+            return;
+        }
+        self.peer_duties();
+        self.announce();
+        self.service_routes();
+        self.watch_duties();
+    }
+
+    fn peer_duties(&mut self) {
+        let me = self.me().node;
+        let peers: BTreeMap<NodeId, Vec<String>> = self
+            .catalog
+            .members()
+            .iter()
+            .filter(|(node, _)| **node != me)
+            .map(|(node, record)| (*node, record.addresses.clone()))
+            .collect();
+        if self.emitted.peers.as_ref() != Some(&peers) {
+            let members = peers.keys().copied().chain([me]).collect();
+            self.reach.handle(self.now, reach::Input::Members(members));
+            self.emitted.peers = Some(peers.clone());
+            self.outputs.push_back(Output::Peers(peers));
+        }
+    }
+
+    /// The catalog has this node as it was in an earlier run: say what is true now.
+    fn announce(&mut self) {
+        let mine = &self.config.myself;
+        let Some(known) = self.catalog.member(&mine.node) else { return };
+        let same = known.incarnation == mine.incarnation
+            && known.addresses == mine.addresses
+            && known.labels == mine.labels
+            && known.witness == mine.witness
+            && known.features == mine.features;
+        if same || self.leader.is_none() || self.is_under_way(&Purpose::Announce) {
+            return;
+        }
+        let command = Command::UpdateMember { member: mine.clone() };
+        self.propose(Purpose::Announce, &command);
+    }
+
+    fn service_routes(&mut self) {
+        let current: BTreeMap<ServiceId, Route> = self
+            .catalog
+            .services()
+            .iter()
+            .map(|(service, record)| {
+                let route = Route {
+                    ports: record.spec.ports.clone(),
+                    held: record.spec.output == OutputMode::Held,
+                    active: record.active,
+                    epoch: record.epoch,
+                    wanted: record.wanted == Wanted::Running,
+                };
+                (*service, route)
+            })
+            .collect();
+        let before = core::mem::take(&mut self.emitted.routes);
+        for service in before.keys().filter(|service| !current.contains_key(service)) {
+            self.outputs.push_back(Output::Route { service: *service, route: None });
+        }
+        for (service, route) in &current {
+            if before.get(service) != Some(route) {
+                let route = Some(route.clone());
+                self.outputs.push_back(Output::Route { service: *service, route });
+            }
+        }
+        self.emitted.routes = current;
+    }
+
+    fn watch_duties(&mut self) {
+        let links = self.reach.links();
+        if self.emitted.links != links {
+            self.watch.handle(self.now, watch::Input::Links(links.clone()));
+            self.emitted.links = links;
+        }
+        for (service, record) in self.catalog.services() {
+            let active = record
+                .active
+                .filter(|_| record.wanted == Wanted::Running)
+                .map(|active| active.node);
+            let watched = (record.epoch, active, record.version);
+            if self.emitted.watched.get(service) != Some(&watched) {
+                self.emitted.watched.insert(*service, watched);
+                let checks = record.spec.checks.clone();
+                let (service, epoch) = (*service, record.epoch);
+                let input = watch::Input::Service { service, epoch, active, checks };
+                self.watch.handle(self.now, input);
+            }
+        }
+        self.emitted.watched.retain(|service, _| self.catalog.services().contains_key(service));
+    }
+}

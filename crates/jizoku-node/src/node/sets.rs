@@ -1,0 +1,142 @@
+//! Holder sets of the services that are active here: who should hold, who is brought up to date,
+//! and which set to propose.
+//!
+//! Invariants
+//! - Nobody is removed before this node has the state itself: until then the members are the only
+//!   ones who have it.
+//! - Whoever is added has the newest checkpoint and acknowledges all further ones.
+//! - This node leaves the set as soon as another member is there.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use jizoku_core::catalog::{Command, ServiceRecord};
+use jizoku_core::placement::{self, HolderCandidate, Wish};
+use jizoku_types::{ByteCount, Event, Member, ServiceId};
+
+use super::assign::Next;
+use super::requests::Purpose;
+use super::{Node, Order};
+use crate::runner::Phase;
+
+impl Node {
+    /// Recruits holders and proposes sets for each service that is active here.
+    pub(super) fn set_duties(&mut self) {
+        let services: Vec<ServiceId> = self.local.keys().copied().collect();
+        for service in services {
+            self.recruit(service);
+            self.propose_set(service);
+        }
+    }
+
+    fn recruit(&mut self, service: ServiceId) {
+        let Some(record) = self.catalog.service(service) else { return };
+        if !record.spec.has_state() {
+            return;
+        }
+        let wanted = self.wanted_holders(service, record);
+        let recruits: BTreeSet<Member> = wanted.difference(&record.holders).copied().collect();
+        let now = self.now;
+        let Some(local) = self.local.get_mut(&service) else { return };
+        local.failed.retain(|_, until| *until > now);
+        if local.phase < Phase::Starting || local.phase == Phase::Ended {
+            return;
+        }
+        local.caught_up.retain(|member| recruits.contains(member));
+        if local.recruits != recruits {
+            local.recruits = recruits.clone();
+            let epoch = local.epoch;
+            self.order(service, epoch, Order::Recruit(recruits));
+        }
+    }
+
+    /// Who should hold: by placement, and the target of a move.
+    fn wanted_holders(&self, service: ServiceId, record: &ServiceRecord) -> BTreeSet<Member> {
+        let candidates = self.holder_candidates(service);
+        let wish = Wish {
+            service,
+            spec: &record.spec,
+            active: self.me().node,
+            size: self.local.get(&service).map_or(ByteCount(0), |local| local.last.size),
+            current: &record.holders,
+        };
+        let mut wanted: BTreeSet<Member> =
+            placement::choose_holders(&wish, &candidates).into_iter().collect();
+        if let Some(Next::Move { to, .. }) = self.local.get(&service).and_then(|local| local.next) {
+            wanted.extend(self.successor(service, to, true));
+        }
+        wanted
+    }
+
+    fn holder_candidates(&self, service: ServiceId) -> Vec<HolderCandidate> {
+        let failed = self.local.get(&service).map(|local| &local.failed);
+        let candidate = |member: Member| {
+            let known = self.catalog.member(&member.node)?;
+            let facts = self.facts.of(member.node, self.me().node, self.now);
+            let failed = failed.is_some_and(|failed| failed.contains_key(&member));
+            let load = self.catalog.held_on(member.node).count();
+            Some(HolderCandidate {
+                member,
+                labels: known.labels.clone(),
+                witness: known.witness,
+                draining: known.draining,
+                reachable: self.reach.reaches(member.node) && !failed,
+                disk_ok: facts.as_ref().is_none_or(|facts| facts.load.disk_ok),
+                free: facts.as_ref().map_or(ByteCount(u64::MAX), |facts| facts.load.disk_free),
+                load: u32::try_from(load).unwrap_or(u32::MAX),
+            })
+        };
+        self.catalog.current_members().filter_map(candidate).collect()
+    }
+
+    fn propose_set(&mut self, service: ServiceId) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let Some(local) = self.local.get(&service) else { return };
+        let busy = self.is_under_way(&Purpose::SetHolders(service));
+        if busy || local.phase < Phase::Starting || local.phase == Phase::Ended {
+            return;
+        }
+        let me = self.me();
+        let holders = self.next_set(service, record, me);
+        let may_be_empty = record.spec.min_copies == 0 || !record.born;
+        if holders == record.holders || (holders.is_empty() && !may_be_empty) {
+            return;
+        }
+        let unprotected = holders.iter().all(|member| *member == me);
+        let command = Command::SetHolders {
+            service,
+            epoch: record.epoch,
+            expect_version: record.holders_version,
+            born: record.born || !holders.is_empty(),
+            holders,
+            joining: BTreeSet::new(),
+        };
+        if unprotected {
+            self.event(Event::Unprotected { service });
+        }
+        self.propose(Purpose::SetHolders(service), &command);
+    }
+
+    /// Members that are still there, and recruits that have caught up; more than are wanted only
+    /// while some of the wanted ones aren't there yet.
+    fn next_set(&self, service: ServiceId, record: &ServiceRecord, me: Member) -> BTreeSet<Member> {
+        let Some(local) = self.local.get(&service) else { return record.holders.clone() };
+        let there = |member: &Member| {
+            self.catalog.is_current(member)
+                && self.reach.reaches(member.node)
+                && !local.failed.contains_key(member)
+        };
+        let mut set: BTreeSet<Member> =
+            record.holders.iter().chain(&local.caught_up).filter(|m| there(m)).copied().collect();
+        if set.iter().any(|member| *member != me) {
+            set.remove(&me);
+        } else if record.holders.contains(&me) {
+            set.insert(me);
+        }
+        let wanted = self.wanted_holders(service, record);
+        if wanted.is_subset(&set) && !wanted.is_empty() {
+            set = wanted;
+        }
+        set
+    }
+}

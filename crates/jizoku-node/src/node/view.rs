@@ -1,0 +1,97 @@
+//! The whole, for people: what `status` shows.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use jizoku_core::catalog::{MemberRecord, ServiceRecord};
+use jizoku_core::watch;
+use jizoku_types::{ClusterId, Generation, Instant, Member, NodeId, ServiceId};
+
+use super::Node;
+use super::facts::{NodeFacts, ServiceFacts};
+
+/// One node's view of the cluster.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Which cluster; none: this node belongs to none yet.
+    pub cluster: Option<ClusterId>,
+    /// Its generation.
+    pub generation: Generation,
+    /// Whose view this is.
+    pub me: Member,
+    /// When, on this node's clock.
+    pub at: Instant,
+    /// Who leads the catalog.
+    pub leader: Option<NodeId>,
+    /// Who votes.
+    pub voters: BTreeSet<NodeId>,
+    /// All nodes.
+    pub nodes: Vec<NodeView>,
+    /// All services.
+    pub services: BTreeMap<ServiceId, ServiceView>,
+}
+
+/// A node in a view.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Who.
+    pub node: NodeId,
+    /// What the catalog has.
+    pub record: MemberRecord,
+    /// Whether a way to it exists.
+    pub reachable: bool,
+    /// What it says of itself.
+    pub facts: Option<NodeFacts>,
+}
+
+/// A service in a view.
+#[derive(Clone, Debug)]
+pub struct ServiceView {
+    /// What the catalog has.
+    pub record: ServiceRecord,
+    /// What its active node says.
+    pub facts: Option<ServiceFacts>,
+    /// What is thought of it.
+    pub verdict: watch::Verdict,
+}
+
+impl Node {
+    /// This node's view of the cluster now.
+    pub fn view(&self) -> View {
+        let nodes = self
+            .catalog()
+            .members()
+            .iter()
+            .map(|(node, record)| NodeView {
+                node: *node,
+                record: record.clone(),
+                reachable: self.reach.reaches(*node),
+                facts: self.facts_of(*node),
+            })
+            .collect();
+        let services = self
+            .catalog()
+            .services()
+            .iter()
+            .map(|(service, record)| (*service, self.service_view(*service, record)))
+            .collect();
+        View {
+            cluster: self.catalog().cluster(),
+            generation: self.catalog().generation(),
+            me: self.me(),
+            at: self.now,
+            leader: self.leader(),
+            voters: self.voters.clone(),
+            nodes,
+            services,
+        }
+    }
+
+    fn service_view(&self, service: ServiceId, record: &ServiceRecord) -> ServiceView {
+        let facts = record.active.and_then(|active| self.facts_of(active.node));
+        let facts = facts
+            .and_then(|facts| facts.services.into_iter().find(|(id, _)| *id == service))
+            .map(|(_, facts)| facts);
+        ServiceView { record: record.clone(), facts, verdict: self.watch.verdict(service) }
+    }
+}

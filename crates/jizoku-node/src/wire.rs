@@ -1,0 +1,61 @@
+//! What nodes say to each other on the channels Control, Streams and State (and Bulk).
+//!
+//! Each channel has one message type, encoded with `jizoku_types::frame::encode`. The channel
+//! Consensus belongs to jizoku-consensus.
+//!
+//! Invariant: a new variant goes to the end of its enum, so that older nodes refuse it as
+//! malformed instead of taking it for another.
+
+use jizoku_checkpoint::message::{FromHolder, ToHolder};
+use jizoku_core::{lease, reach, watch};
+use jizoku_streams::{ToGateway, ToInstance};
+use jizoku_types::{Epoch, GatewayId, NodeId, ServiceId};
+use serde::{Deserialize, Serialize};
+
+/// On `Channel::Control`: from Node to Node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlMessage {
+    /// Link states and facts.
+    Reach(reach::Message),
+    /// Asking for and giving leases.
+    Lease(lease::Message),
+    /// Verdicts on services.
+    Watch(watch::Message),
+    /// To the active node: let this service go on at `to`.
+    Move {
+        /// Which.
+        service: ServiceId,
+        /// In which epoch the sender saw it.
+        epoch: Epoch,
+        /// Where to; none: wherever the succession says.
+        to: Option<NodeId>,
+    },
+}
+
+/// On `Channel::State` and `Channel::Bulk`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum StateMessage {
+    /// To a node's Holder.
+    ToHolder(ToHolder),
+    /// To the Runner of the service that it names.
+    FromHolder(FromHolder),
+}
+
+/// On `Channel::Streams`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamMessage {
+    /// To an instance.
+    ToInstance {
+        /// Of which gateway; its node must be the frame's sender.
+        gateway: GatewayId,
+        /// What.
+        message: ToInstance,
+    },
+    /// To a gateway in this incarnation.
+    ToGateway {
+        /// Which.
+        gateway: GatewayId,
+        /// What.
+        message: ToGateway,
+    },
+}
