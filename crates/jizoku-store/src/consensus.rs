@@ -30,8 +30,6 @@ use crate::journal::{Journal, JournalError, Purpose, Tail};
 pub const QUEUE_MAX: ByteCount = ByteCount::mib(256);
 /// Most calls that share one flush.
 const BATCH_MAX: usize = 1024;
-/// All records of this journal are of one kind: what is in them says the rest.
-const KIND: u8 = 1;
 
 /// Why the log can't be opened, or takes nothing more.
 #[derive(Debug)]
@@ -99,7 +97,7 @@ impl ConsensusLog {
     ) -> Result<(ConsensusLog, Vec<Vec<u8>>, Tail), LogError> {
         let path = folder.consensus_path();
         let mut records = Vec::new();
-        let mut visit = |_: u8, body: Vec<u8>| records.push(body);
+        let mut visit = |body| records.push(body);
         let opened = Journal::open(&path, Purpose::Consensus, &mut visit);
         let (journal, tail) = match opened.map_err(LogError::Journal)? {
             Some(opened) => opened,
@@ -198,18 +196,15 @@ impl Writer {
         if self.failed {
             return Err(std::io::Error::other("an earlier write failed"));
         }
-        let result = if call.rewrite {
-            self.replace(call)
-        } else {
-            call.records.iter().try_for_each(|body| self.journal.append(KIND, body))
-        };
+        let result =
+            if call.rewrite { self.replace(call) } else { self.journal.append(&call.records) };
         self.failed = result.is_err();
         result
     }
 
     fn replace(&mut self, call: Call) -> std::io::Result<()> {
         let mut fresh = Journal::create(&self.path, Purpose::Consensus)?;
-        call.records.iter().try_for_each(|body| fresh.append(KIND, body))?;
+        fresh.append(&call.records)?;
         fresh.put_in_place()?;
         self.journal = fresh;
         Ok(())

@@ -36,17 +36,17 @@ pub struct DataFolder {
 /// One of the folder's small files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Small {
-    /// The node's secret key.
-    Key,
-    /// To which cluster the node belongs, and how it finds the others.
+    /// To which cluster the node belongs.
     Cluster,
+    /// The members as they were last known: how to find the others.
+    Members,
 }
 
 impl Small {
     fn name(self) -> &'static str {
         match self {
-            Small::Key => "key",
             Small::Cluster => "cluster",
+            Small::Members => "members",
         }
     }
 }
@@ -147,6 +147,11 @@ impl DataFolder {
     /// Where the operator's `config.toml` is, or would be.
     pub fn config_path(&self) -> PathBuf {
         self.path.join("config.toml")
+    }
+
+    /// Where the node's secret key is, or would be. Who makes it keeps it 0600.
+    pub fn key_path(&self) -> PathBuf {
+        self.path.join("key")
     }
 
     /// Replaces `config.toml`.
@@ -303,10 +308,10 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("deep/data");
         let folder = DataFolder::open(&path).unwrap();
-        folder.write(Small::Key, b"secret").unwrap();
+        folder.write(Small::Members, b"some").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        assert_eq!(mode(&path.join("key")), 0o600);
+        assert_eq!(mode(&path.join("members")), 0o600);
         assert_eq!(mode(&path.join("state")), 0o700);
         drop(folder);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,11 +1,14 @@
 //! A file of records that only grows: written in order, flushed in groups, checked when read.
 //!
 //! ```text
-//! head    64 bytes   magic, format, purpose, owner, checksum; then the mark and its checksum
-//! record  56 bytes   magic, length, number, flushed, kind, hash of the body, hash of this head
+//! head    64 bytes   magic, format, purpose, checksum; then the mark and its checksum
+//! record  56 bytes   magic, length, number, flushed, last, hash of the body, hash of this head
 //!         body
 //! record  ...
 //! ```
+//!
+//! Records come in groups; the last of a group says so. A group that isn't whole is cut off when
+//! the journal is opened: so what belongs together is there together or not at all.
 //!
 //! A crash may leave any part of what was not flushed: the file ends in the middle of a record,
 //! or a later record is whole and an earlier one is not. That is normal: reading stops at the
@@ -46,8 +49,11 @@ pub const RECORD_MAX: usize = 256 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Consensus,
-    /// Of the service with this number.
-    State(u64),
+    /// Of a service in a branch.
+    State {
+        service: u64,
+        branch: [u8; 16],
+    },
 }
 
 /// How the end of a journal was found.
@@ -150,13 +156,14 @@ impl Journal {
         flush_folder(&self.path)
     }
 
-    /// Opens what is at `path` and gives its records to `visit`; `None` if there is nothing.
+    /// Opens what is at `path` and gives its records, without those of a group that isn't whole, to
+    /// `visit`; `None` if there is nothing.
     ///
     /// When this fails, what `visit` was given must not be used.
     pub(crate) fn open(
         path: &Path,
         purpose: Purpose,
-        visit: &mut dyn FnMut(u8, Vec<u8>),
+        visit: &mut dyn FnMut(Vec<u8>),
     ) -> Result<Option<(Journal, Tail)>, JournalError> {
         let io_error = |cause| JournalError::Io { file: path.to_owned(), cause };
         // A journal that was being made when the agent died has no say.
@@ -189,39 +196,44 @@ impl Journal {
         Ok(Some((journal, tail)))
     }
 
-    /// Adds a record. It is safe after the next [`Journal::flush`].
+    /// Adds records that belong together. They are safe after the next [`Journal::flush`].
     ///
-    /// A record that did not fit on the disk leaves no trace. After any other error the journal
-    /// is broken and takes nothing more.
+    /// A group that did not fit on the disk leaves no trace. After any other error the journal is
+    /// broken and takes nothing more.
     ///
     /// # Panics
-    /// If the body is longer than [`RECORD_MAX`].
-    pub(crate) fn append(&mut self, kind: u8, body: &[u8]) -> io::Result<()> {
-        assert!(body.len() <= RECORD_MAX, "larger things are written in parts");
+    /// If a body is longer than [`RECORD_MAX`].
+    pub(crate) fn append<B: AsRef<[u8]>>(&mut self, group: &[B]) -> io::Result<()> {
         self.refuse_broken()?;
-        let head = RecordHead {
-            length: u32::try_from(body.len()).expect("RECORD_MAX fits"),
-            number: self.next,
-            flushed: self.flushed,
-            kind,
-            body_hash: format::hash16(body),
-        };
-        match self.write_at_end(&head.encode(), body) {
-            Ok(()) => {
-                self.end += head.whole_bytes();
-                self.next += 1;
-                Ok(())
-            }
-            Err(cause) => {
+        let before = (self.end, self.next);
+        for (at, body) in group.iter().enumerate() {
+            if let Err(cause) = self.append_one(body.as_ref(), at + 1 == group.len()) {
+                (self.end, self.next) = before;
                 let undone = self.file.set_len(self.end);
                 let full = matches!(
                     cause.kind(),
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
                 );
                 self.broken = undone.is_err() || !full;
-                Err(cause)
+                return Err(cause);
             }
         }
+        Ok(())
+    }
+
+    fn append_one(&mut self, body: &[u8], last: bool) -> io::Result<()> {
+        assert!(body.len() <= RECORD_MAX, "larger things are written in parts");
+        let head = RecordHead {
+            length: u32::try_from(body.len()).expect("RECORD_MAX fits"),
+            number: self.next,
+            flushed: self.flushed,
+            last,
+            body_hash: format::hash16(body),
+        };
+        self.write_at_end(&head.encode(), body)?;
+        self.end += head.whole_bytes();
+        self.next += 1;
+        Ok(())
     }
 
     fn write_at_end(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {

@@ -5,11 +5,13 @@
 //!   format                  the number of this layout
 //!   lock
 //!   config.toml             written by `init` and `join`, then the operator's
-//!   key                     the node's secret, 0600
+//!   key                     the node's secret, 0600; the mesh reads and writes it
 //!   incarnation             how often an agent was started here
 //!   cluster                 to which cluster it belongs
+//!   members                 how to find the others
 //!   consensus/journal       votes and log entries
-//!   state/svc_7/journal     checkpoints of a service that this node holds
+//!   state/svc_7/journal     checkpoints of a service that this node holds;
+//!                           of a branch: state/svc_7.br_5f..
 //!   blobs/5f/5f12...        modules, by their BLAKE3 hash
 //!   quarantine/             damaged things, moved aside; the newest few are kept
 //! ```
@@ -48,7 +50,7 @@ pub use consensus::{ConsensusLog, LogDone, LogError};
 pub use folder::{DataFolder, FolderError, Small};
 pub use journal::Tail;
 pub use state::{
-    Record, RecordKind, Refused, StateDone, StateOptions, StateStore, Urgency, Verdict, WriteError,
+    Found, Line, Refused, Source, StateDone, StateOptions, StateStore, Urgency, Verdict, WriteError,
 };
 
 #[cfg(test)]

@@ -1,24 +1,25 @@
-//! The checkpoints of services that this node holds, each service in a journal of its own.
+//! The checkpoints of services that this node holds, each line of a service in its own journal.
 //!
-//! One thread writes for all services. [`Urgency::Now`] is flushed at once, together with
-//! whatever else came meanwhile; [`Urgency::Soon`] within [`FLUSH_WITHIN`]. A
-//! [rewrite](StateStore::rewrite) replaces a service's journal by a fresh base; it is written in
-//! slices between the others' work, and what is appended meanwhile goes to both.
+//! One thread writes for all. [`Urgency::Now`] is flushed at once, together with whatever else
+//! came meanwhile; [`Urgency::Soon`] within [`FLUSH_WITHIN`]. A [rewrite](StateStore::rewrite)
+//! replaces a line's journal by one that is made beside it, on a second thread; what is appended
+//! meanwhile goes to both.
 //!
-//! What it does not know: what the records mean, which make up a state; who is told.
+//! What it does not know: what the entries mean, which make up a state; who is told.
 //!
 //! Invariants
-//! - A journal has no gap: after a failed append, everything for that service fails until a
-//!   rewrite has succeeded.
-//! - A token is reported exactly once. A good report means that the record, and all of the same
-//!   service before it, is on the disk.
-//! - After a crash a service's journal is a prefix of what was written, at least up to its last
-//!   good report; or it is damaged, and then it is moved aside and reported, never used.
-//! - With less room than the reserve, bases and diffs are refused before anything is written;
-//!   seals and commits, which are small and make others safe, are not.
+//! - A journal has no gap: after a failed append everything for that line fails until a rewrite
+//!   has succeeded. A line whose journal was damaged begins with a rewrite, too.
+//! - What one call appends is there together or not at all.
+//! - A token is reported exactly once. A good report means that what was appended, and all before
+//!   it of the same line, is on the disk.
+//! - After a crash a line's journal is a prefix of what was written, at least up to its last good
+//!   report; or it is damaged, and then it is moved aside and reported, never used.
+//! - With less room than the reserve only calls of at most [`SMALL_APPEND`] bytes are taken:
+//!   seals and commits, which make others safe.
 //!
-//! Limits: [`QUEUE_MAX`] bytes wait to be written; a record has at most
-//! [`crate::journal::RECORD_MAX`] bytes, so a larger base is several records.
+//! Limits: [`QUEUE_MAX`] bytes wait to be written; an entry has at most [`RECORD_MAX`] bytes; a
+//! rewrite is given up when more than [`LATER_MAX`] bytes are appended meanwhile.
 
 use std::fmt;
 use std::fs;
@@ -30,66 +31,66 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use jizoku_types::{ByteCount, ServiceId};
+use jizoku_types::{BranchId, ByteCount, ServiceId};
 
 use crate::folder::{DataFolder, quarantine};
 use crate::journal::{Journal, JournalError, Purpose, RECORD_MAX, Tail};
 use crate::room;
 
+mod rewriter;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-/// Most bytes that wait to be written, over all services.
+/// Most bytes that wait to be written, over all lines.
 pub const QUEUE_MAX: ByteCount = ByteCount::gib(1);
 /// Longest time before something [`Urgency::Soon`] is flushed. Half of the second that is
 /// promised: the flush itself takes time too.
 pub const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+/// What is taken although the disk has no room, in bytes of one call.
+pub const SMALL_APPEND: u64 = 4096;
+/// Most bytes that are kept for a journal while it is being made anew.
+pub const LATER_MAX: ByteCount = ByteCount::mib(256);
 
-/// One thing to keep for a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What it is.
-    pub kind: RecordKind,
-    /// Its bytes, at most [`RECORD_MAX`].
-    pub bytes: Vec<u8>,
+/// One service in one branch: what is kept apart from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Line {
+    /// Which service.
+    pub service: ServiceId,
+    /// In which branch.
+    pub branch: BranchId,
 }
 
-/// What a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordKind {
-    /// A whole state, or a part of one.
-    Base,
-    /// What changed.
-    Diff,
-    /// A checkpoint is committed.
-    Commit,
-    /// Lower epochs are refused.
-    Seal,
-}
+impl Line {
+    fn purpose(self) -> Purpose {
+        Purpose::State { service: self.service.0, branch: self.branch.0 }
+    }
 
-impl RecordKind {
-    fn number(self) -> u8 {
-        match self {
-            RecordKind::Base => 1,
-            RecordKind::Diff => 2,
-            RecordKind::Commit => 3,
-            RecordKind::Seal => 4,
+    fn folder_name(self) -> String {
+        if self.branch == BranchId::MAIN {
+            return self.service.to_string();
         }
+        let hex: String = self.branch.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}.br_{hex}", self.service)
     }
 
-    fn of(number: u8) -> Option<RecordKind> {
-        let all = [RecordKind::Base, RecordKind::Diff, RecordKind::Commit, RecordKind::Seal];
-        all.into_iter().find(|kind| kind.number() == number)
-    }
-
-    /// Whether it is of the size of a state, and needs room.
-    fn is_large(self) -> bool {
-        matches!(self, RecordKind::Base | RecordKind::Diff)
+    fn of_folder_name(name: &str) -> Option<Line> {
+        let (service, branch) = match name.split_once(".br_") {
+            None => (name, BranchId::MAIN),
+            Some((service, hex)) => (service, BranchId(branch_bytes(hex)?)),
+        };
+        let service = ServiceId(service.strip_prefix("svc_")?.parse().ok()?);
+        // Only the one way in which it is written: no `svc_07`, no `svc_+7`.
+        Some(Line { service, branch }).filter(|line| line.folder_name() == name)
     }
 }
 
-/// How soon a record has to be on the disk.
+fn branch_bytes(hex: &str) -> Option<[u8; 16]> {
+    let number = u128::from_str_radix(hex, 16).ok()?;
+    Some(number.to_be_bytes())
+}
+
+/// How soon something has to be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// At once: somebody waits for it (`durable = "disk"`, seals).
@@ -97,6 +98,10 @@ pub enum Urgency {
     /// Within a second (`durable = "memory"`).
     Soon,
 }
+
+/// Gives the entries of a rewrite, in their order, and passes on the first error that it gets
+/// back. It is called on a thread of the store, and may take its time.
+pub type Source = Box<dyn FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + Send>;
 
 /// Why a call was refused at once. Nothing was taken, and its token isn't reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,13 +126,16 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Why something that was taken is not on the disk. The service needs a rewrite.
+/// Why something that was taken is not on the disk. Unless it is a rewrite, which left everything
+/// as it was, the line needs a rewrite now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteError {
     /// The disk is full.
     NoRoom,
-    /// An earlier record of the service isn't on the disk: a gap would follow.
+    /// Something earlier isn't on the disk: a gap would follow.
     Gap,
+    /// More was appended than the rewrite could keep up with.
+    Behind,
     /// The system refused; what it said.
     Failed(String),
     /// The store was closed before.
@@ -138,7 +146,8 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WriteError::NoRoom => f.write_str("the disk is full"),
-            WriteError::Gap => f.write_str("an earlier record could not be written"),
+            WriteError::Gap => f.write_str("something earlier could not be written"),
+            WriteError::Behind => f.write_str("the disk is too slow for this service"),
             WriteError::Failed(what) => write!(f, "the disk refused: {what}"),
             WriteError::Stopped => f.write_str("the store was closed"),
         }
@@ -150,29 +159,37 @@ impl std::error::Error for WriteError {}
 /// A call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateDone {
-    /// For which service.
-    pub service: ServiceId,
+    /// For which line.
+    pub line: Line,
     /// As given with the call.
     pub token: u64,
-    /// The length of the service's journal now, or why it isn't on the disk.
+    /// The length of the line's journal now, or why it isn't on the disk.
     pub result: Result<ByteCount, WriteError>,
 }
 
-/// What was found of a service when the store was opened.
+/// What is read when the store is opened: of each line its entries, then its end.
+#[derive(Debug)]
+pub enum Found {
+    /// The next entry.
+    Entry(Vec<u8>),
+    /// The line's last one was given.
+    End(Verdict),
+}
+
+/// What became of a line's journal.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Its records are whole.
+    /// Its entries are whole, and more can follow.
     Good {
-        /// In the order in which they were written.
-        records: Vec<Record>,
         /// Whether a crash left something at the end that had never been flushed.
         tail: Tail,
     },
-    /// It was damaged and is not used.
+    /// It was damaged. The entries before the damage were given, but others that had been flushed
+    /// are missing. The line begins with a rewrite, or is removed.
     Damaged {
         /// What was found, for people.
         what: String,
-        /// Where it is now; none: it could not be moved, and stays where it was.
+        /// Where it is now; none: it could not be moved, and stays until the rewrite.
         moved_to: Option<PathBuf>,
     },
     /// It was written by a newer build, and is left alone: everything but a removal fails.
@@ -184,7 +201,7 @@ pub enum Verdict {
 
 /// How a store works.
 pub struct StateOptions {
-    /// With less free room than this, bases and diffs are refused.
+    /// With less free room than this, only small calls are taken.
     pub reserve: ByteCount,
     /// How long something [`Urgency::Soon`] may wait.
     pub flush_within: Duration,
@@ -201,10 +218,10 @@ impl StateOptions {
     }
 }
 
-/// The open store. Dropping it flushes what waits, and ends the thread.
+/// The open store. Dropping it flushes what waits, and ends its threads.
 #[derive(Debug)]
 pub struct StateStore {
-    calls: Option<Sender<Call>>,
+    calls: Sender<Call>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -217,97 +234,113 @@ struct Shared {
     has_room: AtomicBool,
 }
 
-struct Call {
-    service: ServiceId,
-    token: u64,
-    what: What,
-    /// Bytes that it adds to the queue.
-    bytes: u64,
-}
-
-enum What {
-    Append(Record, Urgency),
-    Rewrite(Vec<Record>),
-    Remove,
+/// What the writer is told.
+enum Call {
+    Append {
+        line: Line,
+        token: u64,
+        entries: Vec<Vec<u8>>,
+        urgency: Urgency,
+        bytes: u64,
+    },
+    Rewrite {
+        line: Line,
+        token: u64,
+        source: Source,
+    },
+    Remove {
+        line: Line,
+        token: u64,
+    },
+    /// By the rewriter: a journal is made, but not in place.
+    Rewritten {
+        line: Line,
+        number: u64,
+        result: io::Result<Journal>,
+    },
+    /// The store is being dropped.
+    Stop,
 }
 
 impl StateStore {
-    /// Opens the store. `found` gets each service that is on the disk, one after the other, so
-    /// that no more than one state is in memory twice. `done` is called on the writer's thread,
-    /// and must not wait for anything.
+    /// Opens the store. `found` gets what is on the disk, line by line. `done` is called on the
+    /// writer's thread, and must not wait for anything.
     ///
-    /// An error means that the folder itself can't be read; a damaged service is a [`Verdict`].
+    /// An error means that the folder itself can't be read; a damaged line is a [`Verdict`].
     pub fn open(
         folder: &DataFolder,
         options: StateOptions,
-        found: &mut dyn FnMut(ServiceId, Verdict),
+        found: &mut dyn FnMut(Line, Found),
         done: impl Fn(StateDone) + Send + 'static,
     ) -> io::Result<StateStore> {
         let place = Place { state: folder.state_path(), aside: folder.quarantine_path() };
-        let mut journals = Vec::new();
-        for service in place.services()? {
-            let (verdict, journal) = place.load(service);
-            match (&verdict, journal) {
-                (_, Some(journal)) => journals.push((service, Some(journal))),
-                (Verdict::Newer { .. }, None) => journals.push((service, None)),
-                _ => {}
-            }
-            found(service, verdict);
+        let mut lines = Vec::new();
+        for line in place.lines()? {
+            let (verdict, journal) =
+                place.load(line, &mut |entry| found(line, Found::Entry(entry)));
+            let newer = matches!(verdict, Verdict::Newer { .. });
+            let gap = matches!(verdict, Verdict::Damaged { .. });
+            lines.push((line, journal, gap, newer));
+            found(line, Found::End(verdict));
         }
         let shared =
             Arc::new(Shared { waiting: AtomicU64::new(0), has_room: AtomicBool::new(true) });
         let (calls, receiver) = channel();
+        let rewriter = rewriter::Rewriter::start(calls.clone())?;
         let mut writer =
-            writer::Writer::new(place, options, shared.clone(), Box::new(done), journals);
+            writer::Writer::new(place, options, shared.clone(), Box::new(done), rewriter, lines);
         writer.look_for_room();
         let thread = std::thread::Builder::new()
             .name("state-store".to_owned())
             .spawn(move || writer.run(&receiver))?;
-        Ok(StateStore { calls: Some(calls), shared, thread: Some(thread) })
+        Ok(StateStore { calls, shared, thread: Some(thread) })
     }
 
-    /// Adds a record to a service's journal, which is made if there is none.
+    /// Adds entries to a line's journal, which is made if there is none. They are there together
+    /// or not at all.
     ///
     /// # Panics
-    /// If the record is longer than [`RECORD_MAX`].
+    /// If an entry is longer than [`RECORD_MAX`].
     pub fn append(
         &self,
-        service: ServiceId,
+        line: Line,
         token: u64,
-        record: Record,
+        entries: Vec<Vec<u8>>,
         urgency: Urgency,
     ) -> Result<(), Refused> {
-        assert!(record.bytes.len() <= RECORD_MAX, "a record is bounded");
-        if record.kind.is_large() && !self.has_room() {
+        assert!(entries.iter().all(|entry| entry.len() <= RECORD_MAX), "an entry is bounded");
+        let bytes = entries.iter().map(|entry| entry.len() as u64).sum();
+        if bytes > SMALL_APPEND && !self.has_room() {
             return Err(Refused::NoRoom);
         }
-        let bytes = record.bytes.len() as u64;
-        self.call(Call { service, token, what: What::Append(record, urgency), bytes })
+        let before = self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
+        // One call may be larger than the limit; it only must not wait behind others.
+        let sent = if before > 0 && before + bytes > QUEUE_MAX.0 {
+            Err(Refused::Behind)
+        } else {
+            self.call(Call::Append { line, token, entries, urgency, bytes })
+        };
+        if sent.is_err() {
+            self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
     }
 
-    /// Replaces a service's journal by these records: all that is needed as of this call. After
-    /// a crash there is all of the old or all of the new. A rewrite that is still under way is
-    /// replaced by the newer one, and reported with it.
+    /// Replaces a line's journal by these entries: all that is needed as of this call. After a
+    /// crash there is all of the old or all of the new. A rewrite of the same line that is still
+    /// under way is replaced by the newer one, and reported with it.
     ///
-    /// # Panics
-    /// If a record is longer than [`RECORD_MAX`].
-    pub fn rewrite(
-        &self,
-        service: ServiceId,
-        token: u64,
-        records: Vec<Record>,
-    ) -> Result<(), Refused> {
-        assert!(records.iter().all(|record| record.bytes.len() <= RECORD_MAX), "bounded");
+    /// The source panics if it gives an entry that is longer than [`RECORD_MAX`].
+    pub fn rewrite(&self, line: Line, token: u64, source: Source) -> Result<(), Refused> {
         if !self.has_room() {
             return Err(Refused::NoRoom);
         }
-        let bytes = records.iter().map(|record| record.bytes.len() as u64).sum();
-        self.call(Call { service, token, what: What::Rewrite(records), bytes })
+        self.call(Call::Rewrite { line, token, source })
     }
 
-    /// Forgets a service.
-    pub fn remove(&self, service: ServiceId, token: u64) -> Result<(), Refused> {
-        self.call(Call { service, token, what: What::Remove, bytes: 0 })
+    /// Forgets a line.
+    pub fn remove(&self, line: Line, token: u64) -> Result<(), Refused> {
+        self.call(Call::Remove { line, token })
     }
 
     /// Whether there is more room than the reserve, as of the last look.
@@ -321,25 +354,14 @@ impl StateStore {
     }
 
     fn call(&self, call: Call) -> Result<(), Refused> {
-        let bytes = call.bytes;
-        let before = self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
-        // One call may be larger than the limit; it only must not wait behind others.
-        let sent = if before > 0 && before + bytes > QUEUE_MAX.0 {
-            Err(Refused::Behind)
-        } else {
-            let calls = self.calls.as_ref().expect("open until dropped");
-            calls.send(call).map_err(|_| Refused::Stopped)
-        };
-        if sent.is_err() {
-            self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        sent
+        self.calls.send(call).map_err(|_| Refused::Stopped)
     }
 }
 
 impl Drop for StateStore {
     fn drop(&mut self) {
-        self.calls = None;
+        // If the writer is gone already there is nobody to tell.
+        let _ = self.calls.send(Call::Stop);
         if let Some(thread) = self.thread.take() {
             // A panic of the writer was printed by its thread; here nothing is left to do.
             let _ = thread.join();
@@ -354,54 +376,36 @@ struct Place {
 }
 
 impl Place {
-    fn folder(&self, service: ServiceId) -> PathBuf {
-        self.state.join(service.to_string())
+    fn folder(&self, line: Line) -> PathBuf {
+        self.state.join(line.folder_name())
     }
 
-    fn journal(&self, service: ServiceId) -> PathBuf {
-        self.folder(service).join("journal")
+    fn journal(&self, line: Line) -> PathBuf {
+        self.folder(line).join("journal")
     }
 
-    /// The services that have a folder, by their number. Other names are passed over.
-    fn services(&self) -> io::Result<Vec<ServiceId>> {
-        let mut services = Vec::new();
+    /// The lines that have a folder, in their order. Other names are passed over.
+    fn lines(&self) -> io::Result<Vec<Line>> {
+        let mut lines = Vec::new();
         for entry in fs::read_dir(&self.state)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("svc_")?.parse().ok());
-            let service = number.map(ServiceId);
-            services.extend(service.filter(|service| name.to_str() == Some(&service.to_string())));
+            lines.extend(name.to_str().and_then(Line::of_folder_name));
         }
-        services.sort();
-        Ok(services)
+        lines.sort();
+        Ok(lines)
     }
 
-    fn load(&self, service: ServiceId) -> (Verdict, Option<Journal>) {
-        let mut records = Vec::new();
-        let mut strange = None;
-        let mut visit = |number: u8, bytes: Vec<u8>| match RecordKind::of(number) {
-            Some(kind) => records.push(Record { kind, bytes }),
-            None => strange = Some(number),
-        };
-        let purpose = Purpose::State(service.0);
-        let opened = Journal::open(&self.journal(service), purpose, &mut visit);
-        match (opened, strange) {
-            (Ok(Some((journal, tail))), None) => (Verdict::Good { records, tail }, Some(journal)),
-            (Ok(None), _) => {
-                let verdict = Verdict::Good { records: Vec::new(), tail: Tail::Whole };
-                (verdict, None)
-            }
-            (Ok(Some(_)), Some(number)) => {
-                (self.move_aside(service, format!("a record of unknown kind {number}")), None)
-            }
-            (Err(error @ JournalError::NewerFormat { .. }), _) => {
+    fn load(&self, line: Line, visit: &mut dyn FnMut(Vec<u8>)) -> (Verdict, Option<Journal>) {
+        match Journal::open(&self.journal(line), line.purpose(), visit) {
+            Ok(Some((journal, tail))) => (Verdict::Good { tail }, Some(journal)),
+            Ok(None) => (Verdict::Good { tail: Tail::Whole }, None),
+            Err(error @ JournalError::NewerFormat { .. }) => {
                 (Verdict::Newer { what: error.to_string() }, None)
             }
-            (Err(error), _) => (self.move_aside(service, error.to_string()), None),
+            Err(error) => {
+                let moved_to = quarantine(&self.aside, &self.folder(line)).ok();
+                (Verdict::Damaged { what: error.to_string(), moved_to }, None)
+            }
         }
-    }
-
-    fn move_aside(&self, service: ServiceId, what: String) -> Verdict {
-        let moved_to = quarantine(&self.aside, &self.folder(service)).ok();
-        Verdict::Damaged { what, moved_to }
     }
 }

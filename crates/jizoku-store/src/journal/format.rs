@@ -12,7 +12,7 @@ pub(super) const HEAD_BYTES: u64 = 64;
 /// Length of a record's head.
 pub(super) const RECORD_HEAD: usize = 56;
 /// Where in the file's head the mark and its checksum stand.
-pub(super) const MARK_AT: u64 = 32;
+pub(super) const MARK_AT: u64 = 48;
 /// The first bytes of each record.
 pub(super) const RECORD_MAGIC: [u8; 4] = [0x9d, b'r', b'e', b'c'];
 
@@ -38,12 +38,10 @@ impl FileHead {
         let mut bytes = [0; HEAD_BYTES as usize];
         bytes[..8].copy_from_slice(&FILE_MAGIC);
         bytes[8..12].copy_from_slice(&self.format.to_le_bytes());
-        let (purpose, owner) = purpose_numbers(self.purpose);
-        bytes[12..16].copy_from_slice(&purpose.to_le_bytes());
-        bytes[16..24].copy_from_slice(&owner.to_le_bytes());
-        let check = hash8(&bytes[..24]);
-        bytes[24..32].copy_from_slice(&check);
-        bytes[32..48].copy_from_slice(&encode_mark(self.purpose, self.mark.unwrap_or(0)));
+        bytes[12..40].copy_from_slice(&self.purpose.encode());
+        let check = hash8(&bytes[..40]);
+        bytes[40..48].copy_from_slice(&check);
+        bytes[48..].copy_from_slice(&encode_mark(self.purpose, self.mark.unwrap_or(0)));
         bytes
     }
 
@@ -57,7 +55,7 @@ impl FileHead {
             return Err(HeadError::Damaged);
         }
         let format = u32_at(bytes, 8);
-        if hash8(&bytes[..24]) != bytes[24..32] {
+        if hash8(&bytes[..40]) != bytes[40..48] {
             // A newer form may have its checksum elsewhere.
             let newer = HeadError::NewerFormat(format);
             return Err(if format > known { newer } else { HeadError::Damaged });
@@ -65,22 +63,36 @@ impl FileHead {
         if format != known {
             return Err(HeadError::NewerFormat(format));
         }
-        if (u32_at(bytes, 12), u64_at(bytes, 16)) != purpose_numbers(purpose) {
+        if bytes[12..40] != purpose.encode() {
             return Err(HeadError::OtherPurpose);
         }
-        let mark = u64_at(bytes, 32);
-        let whole = encode_mark(purpose, mark) == bytes[32..48];
+        let mark = u64_at(bytes, 48);
+        let whole = encode_mark(purpose, mark) == bytes[48..];
         Ok(FileHead { format, purpose, mark: whole.then_some(mark) })
+    }
+}
+
+impl Purpose {
+    /// What it is, and whose.
+    fn encode(self) -> [u8; 28] {
+        let mut bytes = [0; 28];
+        match self {
+            Purpose::Consensus => bytes[0] = 1,
+            Purpose::State { service, branch } => {
+                bytes[0] = 2;
+                bytes[4..12].copy_from_slice(&service.to_le_bytes());
+                bytes[12..].copy_from_slice(&branch);
+            }
+        }
+        bytes
     }
 }
 
 /// The mark and its checksum, which also covers whose file it is.
 pub(super) fn encode_mark(purpose: Purpose, mark: u64) -> [u8; 16] {
-    let (purpose, owner) = purpose_numbers(purpose);
-    let mut hashed = [0; 20];
-    hashed[..4].copy_from_slice(&purpose.to_le_bytes());
-    hashed[4..12].copy_from_slice(&owner.to_le_bytes());
-    hashed[12..].copy_from_slice(&mark.to_le_bytes());
+    let mut hashed = [0; 36];
+    hashed[..28].copy_from_slice(&purpose.encode());
+    hashed[28..].copy_from_slice(&mark.to_le_bytes());
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&mark.to_le_bytes());
     bytes[8..].copy_from_slice(&hash8(&hashed));
@@ -94,7 +106,8 @@ pub(super) struct RecordHead {
     pub(super) number: u64,
     /// The last number that had been flushed when this was written.
     pub(super) flushed: u64,
-    pub(super) kind: u8,
+    /// Whether its group ends with it.
+    pub(super) last: bool,
     pub(super) body_hash: [u8; 16],
 }
 
@@ -105,7 +118,7 @@ impl RecordHead {
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.flushed.to_le_bytes());
-        bytes[24] = self.kind;
+        bytes[24] = u8::from(self.last);
         bytes[32..48].copy_from_slice(&self.body_hash);
         let check = hash8(&bytes[..48]);
         bytes[48..].copy_from_slice(&check);
@@ -120,7 +133,7 @@ impl RecordHead {
             length: u32_at(bytes, 4),
             number: u64_at(bytes, 8),
             flushed: u64_at(bytes, 16),
-            kind: bytes[24],
+            last: bytes[24] != 0,
             body_hash: bytes[32..48].try_into().expect("16 bytes"),
         })
     }
@@ -138,13 +151,6 @@ pub(super) fn hash16(bytes: &[u8]) -> [u8; 16] {
 
 fn hash8(bytes: &[u8]) -> [u8; 8] {
     blake3::hash(bytes).as_bytes()[..8].try_into().expect("a hash has 32 bytes")
-}
-
-fn purpose_numbers(purpose: Purpose) -> (u32, u64) {
-    match purpose {
-        Purpose::Consensus => (1, 0),
-        Purpose::State(owner) => (2, owner),
-    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

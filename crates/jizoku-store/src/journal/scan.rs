@@ -15,7 +15,7 @@ const WINDOW: usize = 1 << 20;
 
 /// A journal that may be continued.
 pub(super) struct Scanned {
-    /// Where its last whole record ends.
+    /// Where its last whole group ends.
     pub(super) end: u64,
     /// The file's length; more than `end` if the tail is torn.
     pub(super) length: u64,
@@ -23,44 +23,57 @@ pub(super) struct Scanned {
     pub(super) next: u64,
 }
 
+/// Gives the bodies of each whole group to `visit`, in their order.
 pub(super) fn scan(
     file: &File,
     path: &Path,
     purpose: Purpose,
-    visit: &mut dyn FnMut(u8, Vec<u8>),
+    visit: &mut dyn FnMut(Vec<u8>),
 ) -> Result<Scanned, JournalError> {
     let io_error = |cause| JournalError::Io { file: path.to_owned(), cause };
     let damaged = |at, what| JournalError::Damaged { file: path.to_owned(), at, what };
     let length = file.metadata().map_err(io_error)?.len();
-    if length < HEAD_BYTES {
-        return Err(damaged(0, "the file is too short"));
-    }
-    let mut head = [0; HEAD_BYTES as usize];
-    file.read_exact_at(&mut head, 0).map_err(io_error)?;
-    let head = match FileHead::decode(&head, purpose, JOURNAL_FORMAT) {
-        Ok(head) => head,
-        Err(HeadError::Damaged) => return Err(damaged(0, "the head's checksum doesn't fit")),
-        Err(HeadError::OtherPurpose) => return Err(damaged(0, "it is the journal of another")),
-        Err(HeadError::NewerFormat(found)) => {
-            return Err(JournalError::NewerFormat { file: path.to_owned(), found });
-        }
-    };
-    let mut end = HEAD_BYTES;
-    let mut next = 1;
+    let mark = read_head(file, path, purpose, length)?;
+    let mut whole = Scanned { end: HEAD_BYTES, length, next: 1 };
+    let (mut end, mut next) = (whole.end, whole.next);
+    let mut group = Vec::new();
     while let Some((head, body)) = read_record(file, end, length, next).map_err(io_error)? {
-        visit(head.kind, body);
+        group.push(body);
         end += head.whole_bytes();
         next += 1;
+        if head.last {
+            group.drain(..).for_each(&mut *visit);
+            whole = Scanned { end, length, next };
+        }
     }
     // Everything from `end` on is not whole. Was it ever?
-    let mut flushed = head.mark.unwrap_or(0);
+    let mut flushed = mark;
     if end < length {
         flushed = flushed.max(flushed_after(file, end, length).map_err(io_error)?);
     }
     if flushed >= next {
         return Err(damaged(end, "a record that had been flushed is missing or changed"));
     }
-    Ok(Scanned { end, length, next })
+    Ok(whole)
+}
+
+/// Checks the file's head, and gives its mark.
+fn read_head(file: &File, path: &Path, purpose: Purpose, length: u64) -> Result<u64, JournalError> {
+    let io_error = |cause| JournalError::Io { file: path.to_owned(), cause };
+    let damaged = |what| JournalError::Damaged { file: path.to_owned(), at: 0, what };
+    if length < HEAD_BYTES {
+        return Err(damaged("the file is too short"));
+    }
+    let mut head = [0; HEAD_BYTES as usize];
+    file.read_exact_at(&mut head, 0).map_err(io_error)?;
+    match FileHead::decode(&head, purpose, JOURNAL_FORMAT) {
+        Ok(head) => Ok(head.mark.unwrap_or(0)),
+        Err(HeadError::Damaged) => Err(damaged("the head's checksum doesn't fit")),
+        Err(HeadError::OtherPurpose) => Err(damaged("it is the journal of another")),
+        Err(HeadError::NewerFormat(found)) => {
+            Err(JournalError::NewerFormat { file: path.to_owned(), found })
+        }
+    }
 }
 
 /// The whole record with this number at this place, if there is one.

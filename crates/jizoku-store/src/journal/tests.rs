@@ -3,7 +3,7 @@
 use super::*;
 use crate::scratch::Scratch;
 
-const PURPOSE: Purpose = Purpose::State(7);
+const PURPOSE: Purpose = Purpose::State { service: 7, branch: [0; 16] };
 
 fn bodies() -> Vec<Vec<u8>> {
     vec![b"first".to_vec(), Vec::new(), vec![0x9d; 300], b"last".to_vec()]
@@ -14,7 +14,7 @@ fn written(path: &Path, flushed: usize) -> Journal {
     let mut journal = Journal::create(path, PURPOSE).unwrap();
     journal.put_in_place().unwrap();
     for (at, body) in bodies().iter().enumerate() {
-        journal.append(at as u8, body).unwrap();
+        journal.append(&[body]).unwrap();
         if at + 1 == flushed {
             journal.flush().unwrap();
         }
@@ -26,10 +26,7 @@ type Read = (Vec<Vec<u8>>, Journal, Tail);
 
 fn open(path: &Path) -> Result<Read, JournalError> {
     let mut found = Vec::new();
-    let mut visit = |kind: u8, body: Vec<u8>| {
-        assert_eq!(kind as usize, found.len());
-        found.push(body);
-    };
+    let mut visit = |body| found.push(body);
     let (journal, tail) = Journal::open(path, PURPOSE, &mut visit)?.expect("the file is there");
     Ok((found, journal, tail))
 }
@@ -41,13 +38,11 @@ fn records_come_back_and_more_can_follow() {
     drop(written(&path, 4));
     let (found, mut journal, tail) = open(&path).unwrap();
     assert_eq!((found, tail), (bodies(), Tail::Whole));
-    journal.append(4, b"more").unwrap();
+    journal.append(&[b"more"]).unwrap();
     journal.flush().unwrap();
     let (found, _, _) = open(&path).unwrap();
     assert_eq!(found.last().unwrap(), b"more");
-    assert!(
-        Journal::open(&scratch.path().join("none"), PURPOSE, &mut |_, _| {}).unwrap().is_none()
-    );
+    assert!(Journal::open(&scratch.path().join("none"), PURPOSE, &mut |_| {}).unwrap().is_none());
 }
 
 #[test]
@@ -68,7 +63,7 @@ fn a_cut_at_every_byte_of_what_was_not_flushed_loses_only_the_end() {
         };
         assert_eq!(tail, expected);
         // What follows takes the place of what was cut off.
-        journal.append(found.len() as u8, b"again").unwrap();
+        journal.append(&[b"again"]).unwrap();
         journal.flush().unwrap();
         let (after, _, tail) = open(&path).unwrap();
         assert_eq!((after.len(), tail), (found.len() + 1, Tail::Whole));
@@ -93,7 +88,7 @@ fn a_flipped_bit_in_any_byte_of_what_was_flushed_is_damage() {
     let scratch = Scratch::new();
     let path = scratch.path().join("journal");
     let mut journal = written(&path, 4);
-    journal.append(4, b"not flushed").unwrap();
+    journal.append(&[b"not flushed"]).unwrap();
     let good = fs::read(&path).unwrap();
     let flushed_end = good.len() - 56 - 11;
     for at in 0..good.len() {
@@ -106,7 +101,7 @@ fn a_flipped_bit_in_any_byte_of_what_was_flushed_is_damage() {
             Err(error) => panic!("{at}: {error}"),
             // The mark, or unused bytes of the head: the records prove themselves.
             Ok((found, _, Tail::Whole)) => {
-                assert!((32..64).contains(&at), "{at}");
+                assert!((48..64).contains(&at), "{at}");
                 assert_eq!(found.len(), 5);
             }
             Ok((found, _, Tail::Torn { .. })) => {
@@ -153,7 +148,7 @@ fn another_journal_and_a_newer_format_are_refused() {
     let scratch = Scratch::new();
     let path = scratch.path().join("journal");
     drop(written(&path, 4));
-    let error = Journal::open(&path, Purpose::Consensus, &mut |_, _| {}).unwrap_err();
+    let error = Journal::open(&path, Purpose::Consensus, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("it is the journal of another"), "{error}");
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 2;
@@ -168,7 +163,8 @@ fn a_lying_length_is_not_believed() {
     let scratch = Scratch::new();
     let path = scratch.path().join("journal");
     drop(written(&path, 0));
-    let lie = RecordHead { length: u32::MAX, number: 5, flushed: 0, kind: 0, body_hash: [0; 16] };
+    let lie =
+        RecordHead { length: u32::MAX, number: 5, flushed: 0, last: true, body_hash: [0; 16] };
     let mut bytes = fs::read(&path).unwrap();
     bytes.extend_from_slice(&lie.encode());
     fs::write(&path, &bytes).unwrap();
@@ -182,7 +178,7 @@ fn a_journal_that_was_being_made_has_no_say() {
     let path = scratch.path().join("journal");
     drop(written(&path, 4));
     let mut unfinished_one = Journal::create(&path, PURPOSE).unwrap();
-    unfinished_one.append(0, b"half").unwrap();
+    unfinished_one.append(&[b"half"]).unwrap();
     drop(unfinished_one);
     let (found, _, _) = open(&path).unwrap();
     assert_eq!(found, bodies());
@@ -196,11 +192,11 @@ fn the_search_for_later_records_crosses_its_windows() {
     let mut journal = Journal::create(&path, PURPOSE).unwrap();
     journal.put_in_place().unwrap();
     // The head of the third record lies across the border of the search's first window.
-    journal.append(0, b"x").unwrap();
+    journal.append(&[b"x"]).unwrap();
     let first_end = journal.bytes() as usize;
-    journal.append(1, &vec![1; (1 << 20) - 56 - 20]).unwrap();
+    journal.append(&[vec![1; (1 << 20) - 56 - 20]]).unwrap();
     journal.flush().unwrap();
-    journal.append(2, b"y").unwrap();
+    journal.append(&[b"y"]).unwrap();
     drop(journal);
     let mut bytes = fs::read(&path).unwrap();
     let head = FileHead { format: JOURNAL_FORMAT, purpose: PURPOSE, mark: Some(0) };
@@ -208,4 +204,25 @@ fn the_search_for_later_records_crosses_its_windows() {
     bytes[first_end + 100] ^= 1;
     fs::write(&path, &bytes).unwrap();
     assert!(matches!(open(&path), Err(JournalError::Damaged { .. })));
+}
+
+#[test]
+fn a_group_that_is_not_whole_is_cut_off() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("journal");
+    let mut journal = Journal::create(&path, PURPOSE).unwrap();
+    journal.put_in_place().unwrap();
+    journal.append(&[b"a", b"b"]).unwrap();
+    let first = journal.bytes();
+    journal.append(&[b"c", b"d", b"e"]).unwrap();
+    drop(journal);
+    let good = fs::read(&path).unwrap();
+    for length in first as usize..good.len() {
+        fs::write(&path, &good[..length]).unwrap();
+        let (found, journal, _) = open(&path).unwrap();
+        assert_eq!((found, journal.bytes()), (vec![b"a".to_vec(), b"b".to_vec()], first));
+        assert_eq!(fs::metadata(&path).unwrap().len(), first);
+    }
+    fs::write(&path, &good).unwrap();
+    assert_eq!(open(&path).unwrap().0.len(), 5);
 }

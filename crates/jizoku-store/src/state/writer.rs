@@ -1,33 +1,31 @@
-//! The thread that writes for all services.
+//! The thread that writes for all lines.
 //!
 //! What it does not know: who calls; it only reports by token.
 //!
 //! Invariants
-//! - Each round: take what has arrived, write it, flush what is urgent or due, write one slice of
-//!   one rewrite. So a large rewrite delays nobody by more than a slice.
-//! - While a rewrite is under way, appends go to the old journal, and are remembered for the new
-//!   one. If that grows over [`LATER_MAX`], the rewrite is finished before anything else.
+//! - Each round: take what has arrived, write it, flush what is urgent or due.
+//! - While a journal is being made anew, appends go to the old one, and are remembered for the
+//!   new one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use jizoku_types::{ByteCount, ServiceId};
+use jizoku_types::ByteCount;
 
-use super::{Call, Place, Record, Shared, StateDone, StateOptions, Urgency, What, WriteError, fs};
+use super::rewriter::{Job, Rewriter};
+use super::{
+    Call, LATER_MAX, Line, Place, Shared, Source, StateDone, StateOptions, Urgency, WriteError, fs,
+};
 use crate::folder::make_folder;
-use crate::journal::{Journal, Purpose};
+use crate::journal::Journal;
 use crate::small::flush_folder;
 
 /// Most calls that are taken before the next flush.
 const BATCH_MAX: usize = 1024;
-/// How much of a rewrite is written at once.
-const SLICE: u64 = 4 << 20;
-/// Most bytes that are remembered for a journal that is being rewritten.
-const LATER_MAX: u64 = 64 << 20;
 /// How often the room on the disk is looked at.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,15 +34,18 @@ pub(super) struct Writer {
     options: StateOptions,
     shared: Arc<Shared>,
     done: Box<dyn Fn(StateDone) + Send>,
-    services: BTreeMap<ServiceId, Service>,
+    rewriter: Rewriter,
+    lines: BTreeMap<Line, Kept>,
     room_seen: Instant,
+    /// Of the last rewrite.
+    number: u64,
 }
 
-/// What the writer has of one service.
+/// What the writer has of one line.
 #[derive(Default)]
-struct Service {
+struct Kept {
     journal: Option<Journal>,
-    /// A record is missing: nothing more is taken until a rewrite has succeeded.
+    /// Something is missing: nothing more is taken until a rewrite has succeeded.
     gap: bool,
     /// A newer build's journal is there, which must not be replaced.
     newer: bool,
@@ -57,13 +58,20 @@ struct Service {
 
 /// A journal that is being made.
 struct Rewrite {
-    fresh: Journal,
-    todo: VecDeque<Arc<Record>>,
+    number: u64,
+    cancelled: Arc<AtomicBool>,
     /// Appended since; these follow.
-    later: Vec<Arc<Record>>,
+    later: Vec<Arc<Vec<Vec<u8>>>>,
     later_bytes: u64,
     /// What is reported when it is in place.
     tokens: Vec<u64>,
+}
+
+impl Rewrite {
+    fn cancel(self) -> Vec<u64> {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.tokens
+    }
 }
 
 impl Writer {
@@ -72,30 +80,41 @@ impl Writer {
         options: StateOptions,
         shared: Arc<Shared>,
         done: Box<dyn Fn(StateDone) + Send>,
-        journals: Vec<(ServiceId, Option<Journal>)>,
+        rewriter: Rewriter,
+        lines: Vec<(Line, Option<Journal>, bool, bool)>,
     ) -> Writer {
-        let service = |journal: Option<Journal>| {
-            let newer = journal.is_none();
-            Service { journal, newer, ..Service::default() }
-        };
-        let services = journals.into_iter().map(|(id, journal)| (id, service(journal))).collect();
-        Writer { place, options, shared, done, services, room_seen: Instant::now() }
+        let lines = lines
+            .into_iter()
+            .map(|(line, journal, gap, newer)| {
+                (line, Kept { journal, gap, newer, ..Kept::default() })
+            })
+            .collect();
+        let room_seen = Instant::now();
+        Writer { place, options, shared, done, rewriter, lines, room_seen, number: 0 }
     }
 
     pub(super) fn run(mut self, calls: &Receiver<Call>) {
-        loop {
+        'rounds: loop {
             let first = match calls.recv_timeout(self.patience()) {
                 Ok(call) => Some(call),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             for call in first.into_iter().chain(calls.try_iter().take(BATCH_MAX)) {
-                let bytes = call.bytes;
-                self.take(call);
-                self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                match call {
+                    Call::Append { line, token, entries, urgency, bytes } => {
+                        self.append(line, token, entries, urgency, bytes);
+                        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                    }
+                    Call::Rewrite { line, token, source } => self.rewrite(line, token, source),
+                    Call::Rewritten { line, number, result } => {
+                        self.rewritten(line, number, result);
+                    }
+                    Call::Remove { line, token } => self.remove(line, token),
+                    Call::Stop => break 'rounds,
+                }
             }
             self.flush_due(Instant::now());
-            self.rewrite_slice();
             if self.room_seen.elapsed() >= ROOM_EVERY {
                 self.look_for_room();
             }
@@ -105,10 +124,7 @@ impl Writer {
 
     /// How long the thread may sleep.
     fn patience(&self) -> Duration {
-        if self.services.values().any(|service| service.rewrite.is_some()) {
-            return Duration::ZERO;
-        }
-        let due = self.services.values().filter_map(|service| service.due).min();
+        let due = self.lines.values().filter_map(|kept| kept.due).min();
         let until = due.map(|due| due.saturating_duration_since(Instant::now()));
         until.unwrap_or(ROOM_EVERY).min(ROOM_EVERY)
     }
@@ -120,25 +136,20 @@ impl Writer {
         self.shared.has_room.store(has_room, Ordering::Relaxed);
     }
 
-    fn take(&mut self, call: Call) {
-        match call.what {
-            What::Append(record, urgency) => {
-                self.append(call.service, call.token, record, urgency);
-            }
-            What::Rewrite(records) => self.begin_rewrite(call.service, call.token, records),
-            What::Remove => self.remove(call.service, call.token),
-        }
-    }
-
-    fn append(&mut self, id: ServiceId, token: u64, record: Record, urgency: Urgency) {
-        let record = Arc::new(record);
-        let service = self.services.entry(id).or_default();
-        let into_old = append_to_journal(service, &self.place, id, &record);
-        let mut finish_first = false;
-        if let Some(rewrite) = &mut service.rewrite {
-            rewrite.later_bytes += record.bytes.len() as u64;
-            rewrite.later.push(record);
-            finish_first = rewrite.later_bytes > LATER_MAX;
+    fn append(
+        &mut self,
+        line: Line,
+        token: u64,
+        entries: Vec<Vec<u8>>,
+        urgency: Urgency,
+        bytes: u64,
+    ) {
+        let entries = Arc::new(entries);
+        let kept = self.lines.entry(line).or_default();
+        let into_old = append_to_journal(kept, &self.place, line, &entries);
+        if let Some(rewrite) = &mut kept.rewrite {
+            rewrite.later_bytes += bytes;
+            rewrite.later.push(entries);
             if into_old.is_err() {
                 // The old journal can't take it; it is safe when the new one is in place.
                 rewrite.tokens.push(token);
@@ -146,184 +157,155 @@ impl Writer {
         }
         match into_old {
             Ok(()) => {
-                service.unflushed.push(token);
+                kept.unflushed.push(token);
                 let now = Instant::now();
                 let due = match urgency {
                     Urgency::Now => now,
                     Urgency::Soon => now + self.options.flush_within,
                 };
-                service.due = Some(service.due.map_or(due, |before| before.min(due)));
+                kept.due = Some(kept.due.map_or(due, |before| before.min(due)));
             }
-            Err(_) if service.rewrite.is_some() => {}
-            Err(error) => self.report(id, [token], &Err(error)),
+            Err(_) if kept.rewrite.is_some() => {}
+            Err(error) => return self.report(line, [token], &Err(error)),
         }
-        while finish_first && self.services.get(&id).is_some_and(|one| one.rewrite.is_some()) {
-            self.step_rewrite(id);
+        if kept.rewrite.as_ref().is_some_and(|rewrite| rewrite.later_bytes > LATER_MAX.0) {
+            let tokens = kept.rewrite.take().map(Rewrite::cancel).unwrap_or_default();
+            self.report(line, tokens, &Err(WriteError::Behind));
         }
     }
 
-    /// Flushes every service that is due.
+    /// Flushes every line that is due.
     fn flush_due(&mut self, now: Instant) {
-        let due: Vec<ServiceId> = self
-            .services
-            .iter()
-            .filter(|(_, service)| service.due.is_some_and(|due| due <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            self.flush(id);
+        let is_due = |kept: &Kept| kept.due.is_some_and(|due| due <= now);
+        let due: Vec<Line> =
+            self.lines.iter().filter(|(_, kept)| is_due(kept)).map(|(line, _)| *line).collect();
+        for line in due {
+            self.flush(line);
         }
     }
 
-    fn flush(&mut self, id: ServiceId) {
-        let Some(service) = self.services.get_mut(&id) else { return };
-        service.due = None;
-        let tokens = std::mem::take(&mut service.unflushed);
-        let Some(journal) = &mut service.journal else {
-            return self.report(id, tokens, &Err(WriteError::Gap));
+    fn flush(&mut self, line: Line) {
+        let Some(kept) = self.lines.get_mut(&line) else { return };
+        kept.due = None;
+        let tokens = std::mem::take(&mut kept.unflushed);
+        let Some(journal) = &mut kept.journal else {
+            return self.report(line, tokens, &Err(WriteError::Gap));
         };
         let result = journal.flush().map(|()| ByteCount(journal.bytes())).map_err(write_error);
-        service.gap |= result.is_err();
-        self.report(id, tokens, &result);
+        kept.gap |= result.is_err();
+        self.report(line, tokens, &result);
     }
 
-    fn begin_rewrite(&mut self, id: ServiceId, token: u64, records: Vec<Record>) {
-        let service = self.services.entry(id).or_default();
-        if service.newer {
-            return self.report(id, [token], &Err(newer_error()));
+    fn rewrite(&mut self, line: Line, token: u64, source: Source) {
+        let kept = self.lines.entry(line).or_default();
+        if kept.newer {
+            return self.report(line, [token], &Err(newer_error()));
         }
-        let mut tokens = service.rewrite.take().map(|old| old.tokens).unwrap_or_default();
+        let mut tokens = kept.rewrite.take().map(Rewrite::cancel).unwrap_or_default();
         tokens.push(token);
-        let made = make_folder(&self.place.folder(id))
-            .and_then(|()| Journal::create(&self.place.journal(id), Purpose::State(id.0)));
-        match made {
+        self.number += 1;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let number = self.number;
+        let journal = self.place.journal(line);
+        let job = Job { line, number, journal, source, cancelled: cancelled.clone() };
+        if let Err(cause) = self.rewriter.send(job) {
+            return self.report(line, tokens, &Err(write_error(cause)));
+        }
+        kept.rewrite =
+            Some(Rewrite { number, cancelled, later: Vec::new(), later_bytes: 0, tokens });
+    }
+
+    fn rewritten(&mut self, line: Line, number: u64, result: io::Result<Journal>) {
+        let Some(kept) = self.lines.get_mut(&line) else { return };
+        // Another one has taken its place, or it was given up.
+        let Some(rewrite) = kept.rewrite.take_if(|rewrite| rewrite.number == number) else {
+            return;
+        };
+        let finished = result.and_then(|mut fresh| {
+            rewrite.later.iter().try_for_each(|entries| fresh.append(entries))?;
+            fresh.put_in_place()?;
+            Ok(fresh)
+        });
+        match finished {
             Ok(fresh) => {
-                let todo = records.into_iter().map(Arc::new).collect();
-                service.rewrite =
-                    Some(Rewrite { fresh, todo, later: Vec::new(), later_bytes: 0, tokens });
-            }
-            Err(cause) => self.report(id, tokens, &Err(write_error(cause))),
-        }
-    }
-
-    /// Writes a slice of the first rewrite that there is.
-    fn rewrite_slice(&mut self) {
-        let next = self.services.iter().find(|(_, service)| service.rewrite.is_some());
-        if let Some(id) = next.map(|(id, _)| *id) {
-            self.step_rewrite(id);
-        }
-    }
-
-    fn step_rewrite(&mut self, id: ServiceId) {
-        let Some(service) = self.services.get_mut(&id) else { return };
-        let Some(mut rewrite) = service.rewrite.take() else { return };
-        match rewrite.step() {
-            Ok(false) => service.rewrite = Some(rewrite),
-            Ok(true) => {
-                let bytes = ByteCount(rewrite.fresh.bytes());
-                service.journal = Some(rewrite.fresh);
-                service.gap = false;
-                service.due = None;
+                let bytes = ByteCount(fresh.bytes());
+                kept.journal = Some(fresh);
+                kept.gap = false;
+                kept.due = None;
                 // What was not flushed in the old journal is flushed in the new one.
-                let mut tokens = std::mem::take(&mut service.unflushed);
+                let mut tokens = std::mem::take(&mut kept.unflushed);
                 tokens.extend(rewrite.tokens);
-                self.report(id, tokens, &Ok(bytes));
+                self.report(line, tokens, &Ok(bytes));
             }
-            Err(cause) => {
-                // The old journal is what it was. Appends that only went to the new one are lost,
-                // which is why the old one had a gap already.
-                drop(rewrite.fresh);
-                let _ = fs::remove_file(self.place.journal(id).with_extension("new"));
-                self.report(id, rewrite.tokens, &Err(write_error(cause)));
-            }
+            Err(cause) => self.report(line, rewrite.tokens, &Err(write_error(cause))),
         }
     }
 
-    fn remove(&mut self, id: ServiceId, token: u64) {
-        let service = self.services.remove(&id).unwrap_or_default();
-        let mut tokens = service.unflushed;
-        tokens.extend(service.rewrite.map(|rewrite| rewrite.tokens).unwrap_or_default());
+    fn remove(&mut self, line: Line, token: u64) {
+        let kept = self.lines.remove(&line).unwrap_or_default();
+        let mut tokens = kept.unflushed;
+        tokens.extend(kept.rewrite.map(Rewrite::cancel).unwrap_or_default());
         tokens.push(token);
-        let folder = self.place.folder(id);
+        let folder = self.place.folder(line);
         let result = match fs::remove_dir_all(&folder) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(write_error(cause)),
             _ => flush_folder(&folder).map(|()| ByteCount(0)).map_err(write_error),
         };
-        self.report(id, tokens, &result);
+        self.report(line, tokens, &result);
     }
 
     /// Flushes everything. Rewrites that are under way are given up: the old journals are whole.
     fn close(&mut self) {
-        let ids: Vec<ServiceId> = self.services.keys().copied().collect();
-        for id in ids {
-            if self.services.get(&id).is_some_and(|service| !service.unflushed.is_empty()) {
-                self.flush(id);
+        let lines: Vec<Line> = self.lines.keys().copied().collect();
+        for line in lines {
+            let kept = self.lines.get_mut(&line).expect("listed above");
+            let tokens = kept.rewrite.take().map(Rewrite::cancel).unwrap_or_default();
+            if !kept.unflushed.is_empty() {
+                self.flush(line);
             }
-            let rewrite = self.services.get_mut(&id).and_then(|service| service.rewrite.take());
-            let tokens = rewrite.map(|rewrite| rewrite.tokens).unwrap_or_default();
-            self.report(id, tokens, &Err(WriteError::Stopped));
+            self.report(line, tokens, &Err(WriteError::Stopped));
         }
     }
 
     fn report(
         &self,
-        service: ServiceId,
+        line: Line,
         tokens: impl IntoIterator<Item = u64>,
         result: &Result<ByteCount, WriteError>,
     ) {
         for token in tokens {
-            (self.done)(StateDone { service, token, result: result.clone() });
+            (self.done)(StateDone { line, token, result: result.clone() });
         }
     }
 }
 
 fn append_to_journal(
-    service: &mut Service,
+    kept: &mut Kept,
     place: &Place,
-    id: ServiceId,
-    record: &Record,
+    line: Line,
+    entries: &[Vec<u8>],
 ) -> Result<(), WriteError> {
-    if service.newer {
+    if kept.newer {
         return Err(newer_error());
     }
     // Without an old journal the one that is being made will be the first one.
-    if service.gap || (service.journal.is_none() && service.rewrite.is_some()) {
+    if kept.gap || (kept.journal.is_none() && kept.rewrite.is_some()) {
         return Err(WriteError::Gap);
     }
-    let journal = match &mut service.journal {
+    let journal = match &mut kept.journal {
         Some(journal) => Ok(journal),
-        missing => new_journal(place, id).map(|journal| missing.insert(journal)),
+        missing => new_journal(place, line).map(|journal| missing.insert(journal)),
     };
-    let written = journal.and_then(|journal| journal.append(record.kind.number(), &record.bytes));
-    service.gap = written.is_err();
+    let written = journal.and_then(|journal| journal.append(entries));
+    kept.gap = written.is_err();
     written.map_err(write_error)
 }
 
-fn new_journal(place: &Place, id: ServiceId) -> io::Result<Journal> {
-    make_folder(&place.folder(id))?;
-    let mut journal = Journal::create(&place.journal(id), Purpose::State(id.0))?;
+fn new_journal(place: &Place, line: Line) -> io::Result<Journal> {
+    make_folder(&place.folder(line))?;
+    let mut journal = Journal::create(&place.journal(line), line.purpose())?;
     journal.put_in_place()?;
     Ok(journal)
-}
-
-impl Rewrite {
-    /// Writes about [`SLICE`] bytes; true when the new journal is in place.
-    fn step(&mut self) -> io::Result<bool> {
-        let target = self.fresh.bytes() + SLICE;
-        while self.fresh.bytes() < target {
-            let Some(record) = self.todo.pop_front() else {
-                if self.later.is_empty() {
-                    return self.fresh.put_in_place().map(|()| true);
-                }
-                self.later_bytes = 0;
-                self.todo = std::mem::take(&mut self.later).into();
-                continue;
-            };
-            self.fresh.append(record.kind.number(), &record.bytes)?;
-        }
-        // Flushed slice by slice, so that the last flush is short.
-        self.fresh.flush().map(|()| false)
-    }
 }
 
 fn newer_error() -> WriteError {
