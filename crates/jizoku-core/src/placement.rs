@@ -6,8 +6,13 @@
 //!
 //! Invariants
 //! - The same input gives the same answer, whatever the order of the candidates.
-//! - Stable: fed its own answer as the current one, it answers the same.
-//! - Voters change by one node at a time, so that majorities of consecutive sets share a member.
+//! - Stable: fed its own answer as the current one, it answers the same. Loads decide between
+//!   newcomers and never move a copy.
+//! - Voters change by one node at a time, added before another goes, so that majorities of
+//!   consecutive sets share a member: leases rely on it.
+//! - Voters are an odd number where there are three members or more: a fourth voter helps no
+//!   death more to be survived, and lets a cluster that breaks in halves stand still on both
+//!   sides. With two members both vote, so that both have the whole log.
 //!
 //! Limits: at most `HOLDERS_MAX` holders, at most `VOTERS_MAX` + 1 voters (one more only while one
 //! is being replaced).
@@ -15,7 +20,9 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
+use jizoku_types::limits::{HOLDERS_MAX, VOTERS_MAX};
 use jizoku_types::spec::ServiceSpec;
 use jizoku_types::{ByteCount, Member, NodeId, ServiceId, Span};
 
@@ -62,10 +69,91 @@ pub struct Wish<'a> {
 }
 
 /// Who should hold, best first; fewer than `spec.copies` if there are no more. Holders that may
-/// stay do, unless another choice spreads the copies over more zones or racks.
+/// stay do, unless another choice spreads the copies better over zones or racks. The active node
+/// should be among the candidates, so that its own zone and rack count as used.
 pub fn choose_holders(wish: &Wish<'_>, candidates: &[HolderCandidate]) -> Vec<Member> {
-    let _ = (wish, candidates);
-    Vec::new()
+    let held: BTreeSet<NodeId> = wish.current.iter().map(|member| member.node).collect();
+    let mut open: BTreeMap<NodeId, &HolderCandidate> = BTreeMap::new();
+    let mut used = Spread::default();
+    for one in candidates {
+        let node = one.member.node;
+        if node == wish.active {
+            used.add(&one.labels);
+        } else if may_hold(wish, one, held.contains(&node)) {
+            open.insert(node, one);
+        }
+    }
+    let mut chosen = Vec::new();
+    while chosen.len() < usize::from(wish.spec.copies).min(HOLDERS_MAX) {
+        let best = open.values().min_by_key(|one| {
+            let node = one.member.node;
+            let new = !held.contains(&node);
+            let load = if new { one.load } else { 0 };
+            (used.of(&one.labels), new, load, tie_break(wish.service, node), node)
+        });
+        let Some(best) = best.copied() else { break };
+        open.remove(&best.member.node);
+        used.add(&best.labels);
+        chosen.push(best.member);
+    }
+    chosen
+}
+
+fn may_hold(wish: &Wish<'_>, one: &HolderCandidate, holds: bool) -> bool {
+    let place = &wish.spec.placement;
+    let node = one.member.node;
+    let allowed = place.only.is_empty() || place.only.contains(&node);
+    let has_room = holds || one.free >= wish.size;
+    allowed
+        && !place.except.contains(&node)
+        && !one.witness
+        && !one.draining
+        && one.reachable
+        && one.disk_ok
+        && has_room
+}
+
+/// How often each zone, and each rack within its zone, is used. Nodes without the label count as
+/// being in one place: nothing says that they don't die together.
+#[derive(Default)]
+struct Spread<'a> {
+    zones: BTreeMap<&'a str, u32>,
+    racks: BTreeMap<(&'a str, &'a str), u32>,
+}
+
+impl<'a> Spread<'a> {
+    fn place(labels: &'a BTreeMap<String, String>) -> (&'a str, &'a str) {
+        let label = |name| labels.get(name).map_or("", String::as_str);
+        (label("zone"), label("rack"))
+    }
+
+    fn add(&mut self, labels: &'a BTreeMap<String, String>) {
+        let place = Spread::place(labels);
+        *self.zones.entry(place.0).or_default() += 1;
+        *self.racks.entry(place).or_default() += 1;
+    }
+
+    /// Uses of the zone, then of the rack.
+    fn of(&self, labels: &'a BTreeMap<String, String>) -> (u32, u32) {
+        let place = Spread::place(labels);
+        let zone = self.zones.get(place.0).copied().unwrap_or(0);
+        (zone, self.racks.get(&place).copied().unwrap_or(0))
+    }
+
+    fn most_used_zone(&self) -> u32 {
+        self.zones.values().copied().max().unwrap_or(0)
+    }
+}
+
+/// Spreads services evenly over nodes that are otherwise equal.
+fn tie_break(service: ServiceId, node: NodeId) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"jizoku holder");
+    hasher.update(&service.0.to_le_bytes());
+    hasher.update(&node.0);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    first
 }
 
 /// What is known of a node that might vote.
@@ -83,8 +171,60 @@ pub struct VoterCandidate {
     pub draining: bool,
 }
 
-/// The next set of voters: `current`, or a set with one node more or less.
+impl VoterCandidate {
+    fn is_dead(&self) -> bool {
+        !self.alive && self.since >= DEAD_FOR
+    }
+}
+
+/// How many should vote among so many members.
+pub fn voters_wanted(members: usize) -> usize {
+    match members {
+        0..=2 => members,
+        3 | 4 => 3,
+        _ => VOTERS_MAX,
+    }
+}
+
+/// The next set of voters: `current`, or a set with one node more or less. Ask again when the
+/// change is made, and not sooner than a lease after it.
 pub fn choose_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let _ = members;
-    current.clone()
+    let known: BTreeMap<NodeId, &VoterCandidate> =
+        members.iter().map(|one| (one.node, one)).collect();
+    let wanted = voters_wanted(known.len());
+    let (voting, waiting): (Vec<&VoterCandidate>, Vec<&VoterCandidate>) =
+        known.values().copied().partition(|one| current.contains(&one.node));
+    let mut used = Spread::default();
+    voting.iter().filter(|one| !one.is_dead()).for_each(|one| used.add(&one.labels));
+    let spare = waiting
+        .iter()
+        .filter(|one| one.alive)
+        .min_by_key(|one| (used.of(&one.labels).0, one.draining, Reverse(one.since), one.node));
+    let mut next = current.clone();
+    let strangers = current.iter().find(|node| !known.contains_key(node));
+    let work_without = voting.iter().any(|one| one.alive);
+    if let Some(stranger) = strangers.filter(|_| work_without) {
+        next.remove(stranger);
+        return next;
+    }
+    if voting.len() > wanted {
+        let worst = voting.iter().max_by_key(|one| {
+            let crowd = used.of(&one.labels).0;
+            (one.is_dead(), !one.alive, crowd, one.draining, Reverse(one.since), one.node)
+        });
+        if let Some(worst) = worst {
+            next.remove(&worst.node);
+        }
+        return next;
+    }
+    if let Some(spare) = spare {
+        let missing = voting.len() < wanted || voting.iter().any(|one| one.is_dead());
+        // Moved for a better spread only when all is well, and only if two zones get nearer.
+        let calm = voting.iter().all(|one| one.alive) && spare.since >= DEAD_FOR;
+        let uneven = used.of(&spare.labels).0 + 2 <= used.most_used_zone();
+        if missing || (calm && uneven) {
+            next.insert(spare.node);
+        }
+    }
+    next
 }
