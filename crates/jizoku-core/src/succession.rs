@@ -16,8 +16,10 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
-use jizoku_types::spec::ServiceSpec;
+use jizoku_types::limits::SERVICES_MAX;
+use jizoku_types::spec::{ServiceSpec, SuccessionPolicy};
 use jizoku_types::{ByteCount, CheckpointId, Epoch, Instant, Member, NodeId, ServiceId, Span};
 
 #[cfg(test)]
@@ -75,8 +77,79 @@ pub struct Vacancy<'a> {
 
 /// The order in which candidates should go on, best first.
 pub fn rank(vacancy: &Vacancy<'_>, candidates: &[Candidate]) -> Vec<Member> {
-    let _ = (vacancy, candidates);
-    Vec::new()
+    let mut able: Vec<&Candidate> =
+        candidates.iter().filter(|one| may_go_on(vacancy, one)).collect();
+    let newest = able.iter().filter_map(|one| one.ready).max();
+    let steady = |one: &Candidate| steadiness(vacancy, one, newest);
+    match &vacancy.spec.succession {
+        SuccessionPolicy::Stability => able.sort_by_key(|one| steady(one)),
+        SuccessionPolicy::Priority(list) => able.sort_by_key(|one| {
+            let place = list.iter().position(|node| *node == one.member.node);
+            (place.unwrap_or(usize::MAX), steady(one))
+        }),
+        SuccessionPolicy::Random => {
+            able.sort_by_key(|one| (lot(vacancy, one.member.node, true), one.member));
+        }
+    }
+    able.into_iter().map(|one| one.member).collect()
+}
+
+fn may_go_on(vacancy: &Vacancy<'_>, one: &Candidate) -> bool {
+    let place = &vacancy.spec.placement;
+    let node = one.member.node;
+    let allowed = place.only.is_empty() || place.only.contains(&node);
+    let labelled =
+        place.require.iter().all(|(key, value)| one.labels.get(key).is_some_and(|v| v == value));
+    allowed
+        && labelled
+        && !place.except.contains(&node)
+        && !vacancy.failed.contains(&node)
+        && !one.witness
+        && !one.draining
+        && one.reachable
+}
+
+/// The lower, the better. Figures go in by coarse steps, so that the order doesn't change with
+/// every breath of a node.
+fn steadiness(
+    vacancy: &Vacancy<'_>,
+    one: &Candidate,
+    newest: Option<CheckpointId>,
+) -> impl Ord + use<> {
+    let image = match (one.ready, newest) {
+        (Some(ready), Some(newest)) if newest.seq <= ready.seq.saturating_add(READY_SLACK) => 0,
+        (Some(_), _) => 1,
+        (None, _) => 2,
+    };
+    let node = one.member.node;
+    (
+        (one.memory_free < vacancy.needs, image, !one.current),
+        Reverse(uptime_step(one.uptime)),
+        Reverse(one.cpu_free.min(1000) / 250),
+        Reverse(one.memory_free.0.checked_ilog2()),
+        one.distance.checked_ilog2(),
+        (lot(vacancy, node, false), one.member),
+    )
+}
+
+/// Steps of a minute, ten minutes, an hour and a day.
+fn uptime_step(uptime: Span) -> usize {
+    [60, 600, 3_600, 86_400].iter().filter(|secs| uptime >= Span::secs(**secs)).count()
+}
+
+/// A lot that everybody draws alike: for this epoch, or for all epochs of the service.
+fn lot(vacancy: &Vacancy<'_>, node: NodeId, with_epoch: bool) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"jizoku succession");
+    hasher.update(&vacancy.service.0.to_le_bytes());
+    if with_epoch {
+        hasher.update(&vacancy.epoch.branch.0);
+        hasher.update(&vacancy.epoch.counter.to_le_bytes());
+    }
+    hasher.update(&node.0);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    first
 }
 
 /// What happened.
@@ -113,9 +186,29 @@ pub enum Output {
     },
 }
 
+#[derive(Debug)]
+struct Attempt {
+    expect: Epoch,
+    place: usize,
+    /// When it was first found vacant, in this epoch.
+    since: Instant,
+    proposed: Option<Instant>,
+}
+
+impl Attempt {
+    fn due(&self) -> Instant {
+        let stagger = STAGGER * u64::try_from(self.place).unwrap_or(u64::MAX);
+        match self.proposed {
+            None => self.since + stagger,
+            Some(last) => last + RETRY + stagger,
+        }
+    }
+}
+
 /// The attempts of one node to take services over.
 #[derive(Debug, Default)]
 pub struct Attempts {
+    attempts: BTreeMap<ServiceId, Attempt>,
     output: VecDeque<Output>,
 }
 
@@ -127,7 +220,20 @@ impl Attempts {
 
     /// Takes one input; then drain [`Attempts::poll`].
     pub fn handle(&mut self, now: Instant, input: Input) {
-        let _ = (now, input);
+        match input {
+            Input::Vacant { service, expect, place } => self.vacant(now, service, expect, place),
+            Input::Settled { service } => {
+                self.attempts.remove(&service);
+            }
+            Input::Tick => {}
+        }
+        for (service, attempt) in &mut self.attempts {
+            if attempt.due() <= now {
+                attempt.proposed = Some(now);
+                let (service, expect) = (*service, attempt.expect);
+                self.output.push_back(Output::Propose { service, expect });
+            }
+        }
     }
 
     /// The next output.
@@ -137,6 +243,18 @@ impl Attempts {
 
     /// When to call with [`Input::Tick`].
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.attempts.values().map(Attempt::due).min()
+    }
+
+    fn vacant(&mut self, now: Instant, service: ServiceId, expect: Epoch, place: usize) {
+        let full = self.attempts.len() >= SERVICES_MAX;
+        match self.attempts.get_mut(&service) {
+            Some(attempt) if attempt.expect == expect => attempt.place = place,
+            None if full => {}
+            _ => {
+                let attempt = Attempt { expect, place, since: now, proposed: None };
+                self.attempts.insert(service, attempt);
+            }
+        }
     }
 }
