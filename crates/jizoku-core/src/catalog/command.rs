@@ -124,7 +124,8 @@ pub enum Command {
         /// A checkpoint was committed to `holders`. Once said, it stays.
         born: bool,
     },
-    /// An operator allows to go on without a current holder.
+    /// An operator allows to go on without a current holder. Ends with the reign of the active
+    /// node, or when a holder set is agreed again.
     AcceptLoss {
         /// Which.
         service: ServiceId,

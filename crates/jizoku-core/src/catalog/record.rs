@@ -104,7 +104,8 @@ pub struct ServiceRecord {
     pub holders_version: u64,
     /// Whether any checkpoint was ever committed.
     pub born: bool,
-    /// An operator allowed to go on from older state, or from none, until a set is agreed again.
+    /// An operator allowed to go on from older state, or from none: in this epoch (in the next, if
+    /// nobody is active), until a set is agreed again.
     pub loss_accepted: bool,
     /// States of branches that stopped.
     pub branches: BTreeMap<jizoku_types::BranchId, BranchRecord>,

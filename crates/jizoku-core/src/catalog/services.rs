@@ -119,6 +119,9 @@ impl Catalog {
         let from = record.active;
         record.epoch = next(record.epoch);
         record.active = to;
+        // A loss is accepted for the one reign that shall use it: a later one may well find a
+        // holder. With nobody active it was meant for whoever comes.
+        record.loss_accepted &= from.is_none();
         let epoch = record.epoch;
         Ok(vec![Change::ActiveChanged { service, epoch, from, to }])
     }

@@ -356,6 +356,23 @@ fn the_last_holder_goes_only_when_the_loss_is_accepted() {
 }
 
 #[test]
+fn an_accepted_loss_ends_with_the_reign_that_may_use_it() {
+    let mut catalog = cluster();
+    let accept = |counter| Command::AcceptLoss { service: SERVICE, epoch: Epoch::main(counter) };
+    let accepted = |catalog: &Catalog| catalog.service(SERVICE).unwrap().loss_accepted;
+    assert_eq!(conflict(&mut catalog, accept(0)), Conflict::Epoch { current: Epoch::main(1) });
+    done(&mut catalog, accept(1));
+    assert!(accepted(&catalog));
+    done(&mut catalog, take_over(1, None));
+    assert!(!accepted(&catalog));
+    done(&mut catalog, accept(2));
+    done(&mut catalog, take_over(2, Some(member(4, 1))));
+    assert!(accepted(&catalog), "nobody was active: it was meant for whoever comes");
+    done(&mut catalog, set_holders(3, 1, &[(2, 1), (3, 1)]));
+    assert!(!accepted(&catalog), "a set was agreed again");
+}
+
+#[test]
 fn leaving_needs_to_be_empty() {
     let mut catalog = cluster();
     for n in [1, 2] {

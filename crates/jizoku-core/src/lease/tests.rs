@@ -246,6 +246,41 @@ fn an_owner_that_was_replaced_stops_at_once() {
     assert_eq!(outputs.last(), Some(&OwnerOutput::Superseded { service: SERVICE, epoch, by }));
 }
 
+/// Runs an owner against one voter, without delay, until it holds; gives the moment.
+fn granted_at(owner: &mut Owner, voter: &mut Voter, from: u64, epoch: Epoch) -> Instant {
+    let mut now = at(from);
+    loop {
+        while let Some(output) = owner.poll() {
+            let OwnerOutput::Send { message, .. } = output else { continue };
+            voter.handle(now, VoterInput::Message { from: node(1), message });
+            while let Some(VoterOutput::Send { message, .. }) = voter.poll() {
+                owner.handle(now, OwnerInput::Message { from: node(0), message });
+            }
+        }
+        if owner.holds(now, SERVICE, epoch) {
+            return now;
+        }
+        now = owner.deadline().expect("it goes on asking");
+        owner.handle(now, OwnerInput::Tick);
+    }
+}
+
+#[test]
+fn a_lease_passes_on_as_soon_as_the_promise_lapses_or_is_released() {
+    let epoch = Epoch::main(2);
+    for (released, expected) in [(false, at(900)), (true, at(630))] {
+        let mut voter = Voter::new(at(0));
+        assert_eq!(answer(&mut voter, at(500), ask(0, 1, 1)), "granted");
+        if released {
+            voter.handle(at(610), release(0, 1, 1));
+        }
+        let mut owner = Owner::new(member(1, 1), D);
+        owner.handle(at(630), OwnerInput::Electorate(electorate(1)));
+        owner.handle(at(630), OwnerInput::Want { service: SERVICE, epoch });
+        assert_eq!(granted_at(&mut owner, &mut voter, 630, epoch), expected);
+    }
+}
+
 #[test]
 fn one_message_asks_for_all_services() {
     let mut owner = Owner::new(member(0, 1), D);
