@@ -1,0 +1,134 @@
+//! What the tests of this crate run: a keeper, an agent that can be killed, and small programs.
+//!
+//! The first argument says which. Each program does one thing and says on its output what a test
+//! needs to know.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use jizoku_engine::{Identity, Instance, Output};
+use jizoku_exec::{ExecEngine, KeeperCommand, Program, keeper};
+use jizoku_types::{Epoch, ServiceId, Span};
+
+fn main() {
+    if keeper::is_asked_for() {
+        keeper::main();
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["agent", lease_ms, renew] => agent(lease_ms.parse().unwrap(), *renew == "renew"),
+        ["echo", port] => serve(port, echo),
+        ["deaf", port] => serve(port, |_| park()),
+        ["source", port] => serve(port, |mut client| while client.write_all(&[7; 4096]).is_ok() {}),
+        ["reset", port] => serve(port, |mut client| {
+            // Closing with unread input sends a reset.
+            let _ = client.read(&mut [0; 1]);
+        }),
+        ["half", port] => serve(port, half),
+        ["tree"] => tree(),
+        ["print"] => print(),
+        ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        ["status", status] => std::process::exit(status.parse().unwrap()),
+        ["stubborn"] => stubborn(),
+        ["silent"] => park(),
+        other => panic!("no such actor: {other:?}"),
+    }
+}
+
+/// Waits until somebody kills it.
+fn park() {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn serve(port: &str, client: fn(TcpStream)) {
+    let listener = TcpListener::bind(("127.0.0.1", port.parse().unwrap())).unwrap();
+    println!("listening");
+    for stream in listener.incoming() {
+        let stream = stream.unwrap();
+        std::thread::spawn(move || client(stream));
+    }
+}
+
+fn echo(mut client: TcpStream) {
+    let mut room = [0; 16 << 10];
+    while let Ok(count @ 1..) = client.read(&mut room) {
+        if client.write_all(&room[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads to the end, and only then answers with the count.
+fn half(mut client: TcpStream) {
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    client.write_all(all.len().to_string().as_bytes()).unwrap();
+}
+
+/// Starts a process in a session of its own, whose parent then ends: only an adopter finds it.
+fn tree() {
+    let script = "setsid sh -c 'sleep 1000 & echo grandchild $!; wait' & exit 0";
+    Command::new("sh").args(["-c", script]).status().unwrap();
+    println!("main {}", std::process::id());
+    park();
+}
+
+fn print() {
+    println!("to the output");
+    eprintln!("to the errors");
+    print!("without an end");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Does not end when it is asked to.
+fn stubborn() {
+    let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";
+    let status = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).status();
+    std::process::exit(status.unwrap().code().unwrap_or(99));
+}
+
+/// Runs `tree` with a lease of so many milliseconds, passes on what it prints, and lives until it
+/// is killed.
+fn agent(lease_ms: u64, renew: bool) {
+    let own = std::env::current_exe().unwrap();
+    let engine = ExecEngine::new(KeeperCommand {
+        program: own.clone(),
+        args: vec![keeper::ARGUMENT.into()],
+    });
+    let program = Program {
+        command: vec![own.to_str().unwrap().to_owned(), "tree".to_owned()],
+        env: BTreeMap::new(),
+        user: rustix::process::geteuid().is_root().then(|| "root".to_owned()),
+        ports: Vec::new(),
+        folder: PathBuf::from("/"),
+    };
+    let identity = Identity { service: ServiceId(1), epoch: Epoch::main(1), held: false };
+    let lease = || jizoku_exec::ExecInstance::now() + Span::millis(lease_ms);
+    let mut instance = engine.start(program, identity, Some(lease()));
+    let (sender, wakes) = std::sync::mpsc::channel();
+    instance.set_waker(move || {
+        let _ = sender.send(());
+    });
+    let patience = std::time::Duration::from_millis(lease_ms / 4);
+    loop {
+        while let Some(output) = instance.poll() {
+            match output {
+                Output::Printed { line } => println!("{line}"),
+                Output::Exited { exit } => println!("exited {exit}"),
+                _ => {}
+            }
+        }
+        let _ = wakes.recv_timeout(patience);
+        if renew {
+            instance.renew(lease());
+        }
+    }
+}
