@@ -141,7 +141,10 @@ fn printable(text: &str) -> String {
 
 /// Characters that turn the direction of text, so that it reads as something else than it is.
 fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let marks = '\u{200e}'..='\u{200f}';
+    let embeddings = '\u{202a}'..='\u{202e}';
+    let isolates = '\u{2066}'..='\u{2069}';
+    c == '\u{061c}' || marks.contains(&c) || embeddings.contains(&c) || isolates.contains(&c)
 }
 
 #[cfg(test)]

@@ -188,7 +188,8 @@ fn a_report_shows_place_line_and_hint() {
 #[test]
 fn all_mistakes_come_at_once_in_the_order_of_the_file() {
     let text = "nmae = \"KV\"\n[engine]\nkind = \"wasm\"\n[[port]]\nlisten = 70000\n\
-                [state]\ncopies = 9\ninterval = 50\nfoo = 1\n[[check]]\nkind = \"http\"\npath = 1\n";
+                [state]\ncopies = 9\ninterval = 50\nfoo = 1\n\
+                [[check]]\nkind = \"http\"\npath = 1\n";
     let found = mistakes(text);
     let places: Vec<_> = found.iter().map(|(line, column, ..)| (*line, *column)).collect();
     let messages: Vec<_> = found.iter().map(|(.., message, _)| message.as_str()).collect();
@@ -284,7 +285,8 @@ fn engine_mistakes_are_explained() {
     let wasm = |line: &str| format!("{SMALL}{line}\n");
     let exec = |command: &str| {
         format!(
-            "name = \"a\"\n[engine]\nkind = \"exec\"\ncommand = {command}\n[[port]]\nname = \"x\"\nlisten = 1\n"
+            "name = \"a\"\n[engine]\nkind = \"exec\"\ncommand = {command}\n\
+             [[port]]\nname = \"x\"\nlisten = 1\n"
         )
     };
     let both = wasm("command = [\"a\"]");
