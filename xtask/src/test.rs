@@ -48,6 +48,7 @@ const STEPS: [Step; 6] = [
             "--release",
             "--workspace",
             "--all-targets",
+            "--all-features",
             "--",
             "-D",
             "warnings",
@@ -66,7 +67,7 @@ const STEPS: [Step; 6] = [
     Step {
         name: "demo",
         folder: ".",
-        command: &["cargo", "run", "--release", "--", "demo", "--no-wait"],
+        command: &["cargo", "run", "--release", "--", "demo"],
     },
 ];
 

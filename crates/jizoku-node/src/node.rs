@@ -43,7 +43,7 @@ use jizoku_types::{
 use crate::runner::{Assignment, Holders, Report};
 use crate::wire::ControlMessage;
 
-pub use facts::{Load, NodeFacts, ServiceFacts};
+pub use facts::{Load, NodeFacts, PhaseFact, ServiceFacts};
 pub use requests::{Refusal, Request};
 pub use routes::Route;
 pub use view::{NodeView, ServiceView, View};

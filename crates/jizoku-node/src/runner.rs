@@ -231,6 +231,8 @@ pub struct Runner {
     lease_waiting: VecDeque<(GatewayId, ToGateway)>,
     /// Messages of gateways that came before the instance ran.
     early: VecDeque<(GatewayId, ToInstance)>,
+    /// What the instance shall begin from, until it is started.
+    origin: Option<Origin>,
     running_since: Option<Instant>,
     flow: Flow,
     last: CheckpointStatus,
@@ -282,6 +284,7 @@ impl Runner {
             lease_until: Instant::ORIGIN,
             lease_waiting: VecDeque::new(),
             early: VecDeque::new(),
+            origin: None,
             running_since: None,
             flow: Flow::default(),
             last: CheckpointStatus::default(),
@@ -329,6 +332,7 @@ impl Runner {
             }
             Input::LeaseUntil(until) => {
                 self.lease_until = until;
+                self.start_if_allowed();
                 self.release_waiting();
             }
             Input::AcceptLoss => {
@@ -495,12 +499,24 @@ impl Runner {
             self.shipper = Some(Shipper::new(self.assignment.me.node, self.terms(), state));
             self.tell_shipper();
         }
+        self.set_phase(Phase::Starting);
+        self.origin = Some(origin);
+        self.start_if_allowed();
+    }
+
+    /// A program whose state can't be sealed off must not even run before the lease does: its
+    /// effects are not only its output.
+    fn start_if_allowed(&mut self) {
+        let spec = &self.assignment.spec;
+        if !spec.has_state() && spec.needs_lease() && self.now >= self.lease_until {
+            return;
+        }
+        let Some(origin) = self.origin.take() else { return };
         let identity = Identity {
             service: self.assignment.service,
             epoch: self.assignment.epoch,
-            held: self.assignment.spec.output == OutputMode::Held,
+            held: spec.output == OutputMode::Held,
         };
-        self.set_phase(Phase::Starting);
         self.outputs.push_back(Output::StartInstance { identity, origin });
         if self.assignment.poisonous {
             self.instruct(engine::Input::Quarantine);

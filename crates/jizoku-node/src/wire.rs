@@ -6,6 +6,8 @@
 //! Invariant: a new variant goes to the end of its enum, so that older nodes refuse it as
 //! malformed instead of taking it for another.
 
+use alloc::vec::Vec;
+
 use jizoku_checkpoint::message::{FromHolder, ToHolder};
 use jizoku_core::{lease, reach, watch};
 use jizoku_streams::{ToGateway, ToInstance};
@@ -39,6 +41,31 @@ pub enum StateMessage {
     ToHolder(ToHolder),
     /// To the Runner of the service that it names.
     FromHolder(FromHolder),
+    /// To whoever keeps the modules of a node.
+    Module(ModuleMessage),
+}
+
+/// About modules of `wasm` services, which are content with a hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModuleMessage {
+    /// This module is wanted.
+    Want {
+        /// Its BLAKE3 hash.
+        hash: [u8; 32],
+        /// From which byte on.
+        offset: u64,
+    },
+    /// A part of it.
+    Part {
+        /// Its BLAKE3 hash.
+        hash: [u8; 32],
+        /// The module's length.
+        length: u64,
+        /// Where this part begins.
+        offset: u64,
+        /// The part.
+        bytes: Vec<u8>,
+    },
 }
 
 /// On `Channel::Streams`.

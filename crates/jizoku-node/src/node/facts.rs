@@ -66,6 +66,8 @@ pub struct ServiceFacts {
     pub epoch: Epoch,
     /// Where its Runner stands.
     pub phase: PhaseFact,
+    /// For how long it has been there.
+    pub up: Span,
     /// Its last committed checkpoint.
     pub checkpoint: CheckpointId,
     /// How long ago that was, when this was said.
@@ -242,6 +244,7 @@ impl Node {
             let facts = ServiceFacts {
                 epoch: local.epoch,
                 phase: local.phase.into(),
+                up: self.now.since(local.since),
                 checkpoint: local.last.id,
                 age: self.now.since(local.last.at),
                 size: local.last.size,

@@ -17,6 +17,8 @@ pub struct View {
     pub cluster: Option<ClusterId>,
     /// Its generation.
     pub generation: Generation,
+    /// The newest form that may be emitted.
+    pub feature_level: u16,
     /// Whose view this is.
     pub me: Member,
     /// When, on this node's clock.
@@ -40,6 +42,8 @@ pub struct NodeView {
     pub record: MemberRecord,
     /// Whether a way to it exists.
     pub reachable: bool,
+    /// The next node on the way to it.
+    pub next_hop: Option<NodeId>,
     /// What it says of itself.
     pub facts: Option<NodeFacts>,
 }
@@ -66,6 +70,7 @@ impl Node {
                 node: *node,
                 record: record.clone(),
                 reachable: self.reach.reaches(*node),
+                next_hop: self.reach.routes().get(node).copied(),
                 facts: self.facts_of(*node),
             })
             .collect();
@@ -78,6 +83,7 @@ impl Node {
         View {
             cluster: self.catalog().cluster(),
             generation: self.catalog().generation(),
+            feature_level: self.catalog().feature_level(),
             me: self.me(),
             at: self.now,
             leader: self.leader(),

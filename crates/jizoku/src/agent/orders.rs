@@ -1,0 +1,291 @@
+//! Orders of the admin API: checks what can be checked here, asks the catalog, answers.
+
+use jizoku_api::order::{
+    ApplyOrder, Done, DrainOrder, LeaveOrder, ModuleStored, MoveOrder, RemoveOrder, ResumeOrder,
+    RmOrder, StartOrder, StopOrder, TicketIssued, TicketOrder,
+};
+use jizoku_api::plan::{Action, ApplyPlan, changes};
+use jizoku_api::{ApiError, ErrorCode, Route};
+use jizoku_core::catalog::{Command, Outcome, Rejection, Wanted};
+use jizoku_node::node::{Refusal, Request, ServiceView, View};
+use jizoku_types::spec::EngineSpec;
+use jizoku_types::{NodeId, ServiceId, Span};
+use tokio::sync::oneshot;
+
+use super::core::CoreMessage;
+use super::membership::{TICKET_TTL, Ticket, advertised};
+use super::server::{Body, Shared, json, parse};
+use super::status;
+
+/// How long the catalog is waited for.
+const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often a refused order is tried again: right after a death there is no leader.
+const TRIES: usize = 20;
+/// Time between two tries.
+const TRY_AGAIN: std::time::Duration = std::time::Duration::from_millis(150);
+
+/// Carries out an order.
+pub(crate) async fn carry_out(
+    route: Route,
+    bytes: &[u8],
+    shared: &Shared,
+) -> Result<Body, ApiError> {
+    match route {
+        Route::Apply => json(&apply(parse(bytes)?, shared).await?),
+        Route::Rm => json(&rm(&parse(bytes)?, shared).await?),
+        Route::Start => {
+            let order: StartOrder = parse(bytes)?;
+            json(&wanted(&order.service, Wanted::Running, shared).await?)
+        }
+        Route::Stop => {
+            let order: StopOrder = parse(bytes)?;
+            json(&wanted(&order.service, Wanted::Stopped, shared).await?)
+        }
+        Route::Move => json(&move_service(&parse(bytes)?, shared).await?),
+        Route::Drain => json(&drain(&parse(bytes)?, shared).await?),
+        Route::Resume => json(&resume(&parse(bytes)?, shared).await?),
+        Route::Ticket => json(&ticket(parse(bytes)?, shared).await?),
+        Route::Leave => {
+            let _: LeaveOrder = parse(bytes)?;
+            json(&leave(shared).await?)
+        }
+        Route::Remove => json(&remove(&parse(bytes)?, shared).await?),
+        _ => Err(ApiError::new(ErrorCode::Unsupported, "the agent doesn't do this while it runs")),
+    }
+}
+
+/// Takes a module: instruments it, checks it, keeps it.
+pub(crate) fn module(bytes: &[u8], shared: &Shared) -> Result<ModuleStored, ApiError> {
+    let refused = |why: String| ApiError::new(ErrorCode::Refused, why);
+    let prepared = crate::instrument::instrument(bytes).map_err(refused)?;
+    let engine = shared.agent.engines.wasm().as_ref().map_err(|why| {
+        ApiError::new(ErrorCode::Unsupported, why).hint("`jizoku doctor` says what is missing")
+    })?;
+    engine.prepare(&prepared).map_err(|why| refused(why.to_string()))?;
+    let hash = *blake3::hash(&prepared).as_bytes();
+    let known = shared.agent.modules.has(&hash);
+    shared
+        .agent
+        .modules
+        .put(&prepared)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(ModuleStored { module: hash, size_bytes: prepared.len() as u64, known })
+}
+
+async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError> {
+    let view = shared.view().await?;
+    let spec = order.spec;
+    spec.check().map_err(|error| {
+        ApiError::new(ErrorCode::Refused, format!("`{}`: {}", error.field, error.problem))
+    })?;
+    if let EngineSpec::Wasm { module, .. } = &spec.engine
+        && !shared.agent.modules.has(module)
+    {
+        return Err(ApiError::new(ErrorCode::NoSuchModule, "the module was not sent to this node"));
+    }
+    let known = status::find(&view, &spec.name).ok();
+    let before = known.map(|(_, known)| &known.record);
+    let version = before.map_or(0, |record| record.version);
+    if order.expect_version.is_some_and(|expected| expected != version) {
+        let message = format!("the service is at version {version} now");
+        return Err(ApiError::new(ErrorCode::Conflict, message));
+    }
+    let differences = changes(before.map(|record| &record.spec), &spec);
+    let action = match before {
+        None => Action::Create,
+        Some(_) if differences.is_empty() => Action::Nothing,
+        Some(_) => Action::Change,
+    };
+    let mut plan = ApplyPlan {
+        name: spec.name.clone(),
+        service: known.map(|(id, _)| id),
+        action,
+        changes: differences,
+        applied: false,
+        spec_version: version,
+        notes: notes(&view, &spec),
+    };
+    if order.dry_run || action == Action::Nothing {
+        return Ok(plan);
+    }
+    let expect = before.map(|record| record.version);
+    ask(Command::ApplyService { spec: Box::new(spec), expect }, shared).await?;
+    let after = shared.view().await?;
+    if let Ok((id, now)) = status::find(&after, &plan.name) {
+        plan.service = Some(id);
+        plan.spec_version = now.record.version;
+    }
+    plan.applied = true;
+    Ok(plan)
+}
+
+fn notes(view: &View, spec: &jizoku_types::spec::ServiceSpec) -> Vec<String> {
+    let mut notes = Vec::new();
+    let others = view.nodes.iter().filter(|node| !node.record.witness).count().saturating_sub(1);
+    if spec.has_state() && usize::from(spec.copies) > others {
+        notes.push(format!(
+            "note: {} copies are wanted beside the active node; there are {others} other nodes",
+            spec.copies
+        ));
+    }
+    if spec.has_state() && spec.min_copies == 0 {
+        notes.push("note: min_copies = 0: it goes on UNPROTECTED when no holder is left".into());
+    }
+    notes
+}
+
+async fn rm(order: &RmOrder, shared: &Shared) -> Result<Done, ApiError> {
+    let (service, _) = named(&order.service, shared).await?;
+    ask(Command::RemoveService { service }, shared).await?;
+    Ok(note(format!("{} is removed, with its state", order.service)))
+}
+
+async fn wanted(
+    name: &jizoku_types::ServiceName,
+    wanted: Wanted,
+    shared: &Shared,
+) -> Result<Done, ApiError> {
+    let (service, _) = named(name, shared).await?;
+    ask(Command::SetWanted { service, wanted }, shared).await?;
+    Ok(note(match wanted {
+        Wanted::Running => format!("{name} is being started"),
+        Wanted::Stopped => format!("{name} is being stopped; its state is kept"),
+    }))
+}
+
+async fn named(
+    name: &jizoku_types::ServiceName,
+    shared: &Shared,
+) -> Result<(ServiceId, ServiceView), ApiError> {
+    let view = shared.view().await?;
+    status::find(&view, name).map(|(id, found)| (id, found.clone()))
+}
+
+async fn move_service(order: &MoveOrder, shared: &Shared) -> Result<Done, ApiError> {
+    let view = shared.view().await?;
+    let (service, _) = status::find(&view, &order.service)?;
+    let to = order.to.as_deref().map(|name| node(&view, name)).transpose()?;
+    request(Request::Move { service, to }, shared).await?;
+    Ok(note(format!("{} is being moved; `jizoku status` shows it", order.service)))
+}
+
+async fn drain(order: &DrainOrder, shared: &Shared) -> Result<Done, ApiError> {
+    let view = shared.view().await?;
+    let node = match &order.node {
+        Some(name) => node(&view, name)?,
+        None => view.me.node,
+    };
+    ask(Command::SetDraining { node, draining: !order.undo }, shared).await?;
+    let name = status::name_of(&view, node);
+    Ok(note(if order.undo {
+        format!("{name} takes services again")
+    } else {
+        format!("{name} is being drained; `jizoku status` shows what is still there")
+    }))
+}
+
+async fn resume(order: &ResumeOrder, shared: &Shared) -> Result<Done, ApiError> {
+    let (service, known) = named(&order.service, shared).await?;
+    if !order.accept_loss {
+        let error = ApiError::new(ErrorCode::Refused, "without accept_loss there is nothing to do");
+        return Err(error.hint("the service goes on by itself when a holder is back"));
+    }
+    ask(Command::AcceptLoss { service, epoch: known.record.epoch }, shared).await?;
+    Ok(note(format!("{} goes on from what can be reached", order.service)))
+}
+
+async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, ApiError> {
+    let view = shared.view().await?;
+    let cluster = view.cluster.ok_or_else(|| {
+        ApiError::new(ErrorCode::NoCluster, "this node's cluster has not begun yet")
+    })?;
+    let agent = &shared.agent;
+    let ticket = Ticket::new(cluster, view.me.node, advertised(&agent.config, &agent.listening));
+    let ttl = order.valid_ms.map_or(TICKET_TTL, Span::millis);
+    ask(Command::IssueTicket { ticket: ticket.hash(), ttl }, shared).await?;
+    Ok(TicketIssued { ticket: ticket.text(), valid_ms: ttl.as_millis() })
+}
+
+async fn leave(shared: &Shared) -> Result<Done, ApiError> {
+    let me = shared.agent.wiring.me.node;
+    ask(Command::Leave { node: me }, shared).await?;
+    let forgotten = shared.agent.folder.forget(jizoku_store::Small::Cluster);
+    forgotten.map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    shared.stop();
+    Ok(note("this node has left; its agent ends".into()))
+}
+
+async fn remove(order: &RemoveOrder, shared: &Shared) -> Result<Done, ApiError> {
+    let view = shared.view().await?;
+    let node = node(&view, &order.node)?;
+    ask(Command::RemoveMember { node, accept_loss: order.accept_loss }, shared).await?;
+    Ok(note(format!("{} is removed; its key is refused from now on", order.node)))
+}
+
+/// The node with this name or id.
+fn node(view: &View, name: &str) -> Result<NodeId, ApiError> {
+    let found = view.nodes.iter().find(|node| {
+        node.record.name == name || node.node.to_string() == name || node.node.short() == name
+    });
+    found.map(|node| node.node).ok_or_else(|| {
+        let known: Vec<&str> = view.nodes.iter().map(|node| node.record.name.as_str()).collect();
+        let error = ApiError::new(ErrorCode::NoSuchNode, format!("no node is called {name:?}"));
+        error.hint(format!("there are: {}", known.join(", ")))
+    })
+}
+
+fn note(text: String) -> Done {
+    Done { notes: vec![text] }
+}
+
+/// Asks the catalog, again while it has no leader.
+async fn ask(command: Command, shared: &Shared) -> Result<Outcome, ApiError> {
+    request(Request::Command(Box::new(command)), shared).await
+}
+
+async fn request(request: Request, shared: &Shared) -> Result<Outcome, ApiError> {
+    for attempt in 1.. {
+        let (reply, answer) = oneshot::channel();
+        shared.agent.wiring.core.send(CoreMessage::Request(request.clone(), reply));
+        let answer = tokio::time::timeout(WITHIN, answer).await;
+        match answer {
+            Err(_) => break,
+            Ok(Err(_)) => return Err(ApiError::new(ErrorCode::Internal, "the agent is ending")),
+            Ok(Ok(Err(Refusal::NotTaken))) if attempt < TRIES => {
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Ok(Ok(Err(refusal))) => return Err(refused(&refusal)),
+            Ok(Ok(Ok(outcome))) => return judged(outcome),
+        }
+    }
+    Err(ApiError::new(ErrorCode::Unknown, "the catalog did not answer in time")
+        .hint("look with `jizoku status` whether it was done"))
+}
+
+fn refused(refusal: &Refusal) -> ApiError {
+    let code = match refusal {
+        Refusal::NotTaken => ErrorCode::NoMajority,
+        Refusal::Unknown => ErrorCode::Unknown,
+        Refusal::Impossible(_) => ErrorCode::Refused,
+    };
+    ApiError::new(code, refusal)
+}
+
+fn judged(outcome: Outcome) -> Result<Outcome, ApiError> {
+    match outcome {
+        Outcome::Conflict { why } => {
+            let error = ApiError::new(ErrorCode::Conflict, why);
+            Err(error.hint("something changed meanwhile: look, and say it again"))
+        }
+        Outcome::Rejected { why } => {
+            let code = match why {
+                Rejection::NotInitialised => ErrorCode::NoCluster,
+                Rejection::NoSuchService => ErrorCode::NoSuchService,
+                Rejection::NoSuchMember { .. } => ErrorCode::NoSuchNode,
+                _ => ErrorCode::Refused,
+            };
+            Err(ApiError::new(code, why))
+        }
+        done => Ok(done),
+    }
+}

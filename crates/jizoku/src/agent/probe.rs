@@ -1,0 +1,151 @@
+//! Carries out checks of services, and tells the Node what came of them.
+//!
+//! TCP and HTTP checks go through this node's own gateway: they see what a client sees. A check
+//! of the program itself (`alive`, `command`) says whether its Runner is here.
+//!
+//! Limits: one second at most for a TCP or HTTP answer unless the check allows more; bodies are
+//! read up to [`BODY_MAX`] bytes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use jizoku_node::node;
+use jizoku_types::spec::{CheckKind, CheckSpec, PortSpec};
+use jizoku_types::{Epoch, ServiceId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::core::CoreMessage;
+use super::mailbox::Sender;
+
+/// Bytes of an HTTP answer that are read.
+const BODY_MAX: u64 = 256 << 10;
+
+/// See the module's header.
+pub(crate) struct Probe {
+    runtime: Handle,
+    core: Sender<CoreMessage>,
+    gateway: IpAddr,
+}
+
+impl Probe {
+    /// Probes through the gateway at `gateway`.
+    pub(crate) fn new(runtime: Handle, core: Sender<CoreMessage>, gateway: IpAddr) -> Probe {
+        let gateway = match gateway {
+            any if any.is_unspecified() && any.is_ipv4() => IpAddr::from([127, 0, 0, 1]),
+            any if any.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+            address => address,
+        };
+        Probe { runtime, core, gateway }
+    }
+
+    /// Starts a check; its end is told to the core.
+    pub(crate) fn start(
+        &self,
+        (service, epoch, check): (ServiceId, Epoch, u8),
+        spec: &CheckSpec,
+        ports: &[PortSpec],
+        running: bool,
+    ) {
+        let (core, kind) = (self.core.clone(), spec.kind.clone());
+        let patience = Duration::from_nanos(spec.timeout.as_nanos());
+        let at = |port: u8| {
+            let port = ports.get(usize::from(port)).map_or(0, |port| port.listen);
+            SocketAddr::new(self.gateway, port)
+        };
+        let address = match &kind {
+            CheckKind::Tcp { port } | CheckKind::Http { port, .. } => at(*port),
+            CheckKind::Alive | CheckKind::Command { .. } => at(0),
+        };
+        self.runtime.spawn(async move {
+            let result = timeout(patience, carry_out(&kind, address, running)).await;
+            let failure = match result {
+                Ok(Ok(())) => None,
+                Ok(Err(why)) => Some(why),
+                Err(_) => Some(format!("no answer within {} ms", patience.as_millis())),
+            };
+            core.send(CoreMessage::Node(node::Input::Probed { service, epoch, check, failure }));
+        });
+    }
+}
+
+async fn carry_out(kind: &CheckKind, address: SocketAddr, running: bool) -> Result<(), String> {
+    match kind {
+        CheckKind::Alive if running => Ok(()),
+        CheckKind::Alive => Err("no instance runs here".into()),
+        CheckKind::Tcp { .. } => {
+            let connected = TcpStream::connect(address).await;
+            connected.map(drop).map_err(|error| format!("{address}: {error}"))
+        }
+        CheckKind::Http { path, status, body, .. } => {
+            http(address, path, *status, body.as_deref()).await
+        }
+        CheckKind::Command { command } => run(command).await,
+    }
+}
+
+async fn http(
+    address: SocketAddr,
+    path: &str,
+    status: u16,
+    body: Option<&str>,
+) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{address}: {error}");
+    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: jizoku-check\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(failed)?;
+    let mut answer = Vec::new();
+    stream.take(BODY_MAX).read_to_end(&mut answer).await.map_err(failed)?;
+    judge(&String::from_utf8_lossy(&answer), status, body)
+}
+
+/// Whether an HTTP/1 answer has the status, and the text in its body.
+fn judge(answer: &str, status: u16, body: Option<&str>) -> Result<(), String> {
+    let (head, rest) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    let line = head.lines().next().unwrap_or_default();
+    let found = line.strip_prefix("HTTP/1.").and_then(|line| line.split(' ').nth(1));
+    if found != Some(status.to_string().as_str()) {
+        return Err(format!("expected status {status}, got {line:?}"));
+    }
+    match body {
+        Some(text) if !rest.contains(text) => Err(format!("the body doesn't contain {text:?}")),
+        _ => Ok(()),
+    }
+}
+
+async fn run(command: &[String]) -> Result<(), String> {
+    let (program, args) = command.split_first().ok_or("an empty command")?;
+    let status = tokio::process::Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .map_err(|error| format!("{program}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program}: {status}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn answers_are_judged() {
+        let answer = "HTTP/1.1 200 OK\r\nA: b\r\n\r\nhello world";
+        assert_eq!(judge(answer, 200, None), Ok(()));
+        assert_eq!(judge(answer, 200, Some("world")), Ok(()));
+        for (answer, status, body) in
+            [(answer, 204, None), (answer, 200, Some("moon")), ("", 200, None), ("x", 200, None)]
+        {
+            assert!(judge(answer, status, body).is_err(), "{answer:?}");
+        }
+    }
+}

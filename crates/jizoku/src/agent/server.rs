@@ -1,0 +1,221 @@
+//! The admin API: HTTP over a Unix socket, for people and programs on this machine.
+//!
+//! What it does not know: how requests are carried out; it translates them, and answers.
+//!
+//! Invariants
+//! - The socket has mode 0600: whoever may use it is the agent's user.
+//! - Every failure is answered with an `ApiError` and its code's status.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use jizoku_api::event::{EVENTS_MAX, EventsAnswer, EventsQuery, WAIT_MAX_MS};
+use jizoku_api::route::{BODY_MAX, MODULE_MAX, pairs_of};
+use jizoku_api::service::{InspectQuery, PsQuery};
+use jizoku_api::status::StatusQuery;
+use jizoku_api::{ApiError, ErrorCode, Order, Query, Route};
+use jizoku_manifest::NodeConfig;
+use jizoku_node::node::View;
+use jizoku_store::DataFolder;
+use jizoku_types::{Event, ServiceId};
+use serde::Serialize;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+
+use super::engines::Engines;
+use super::modules::Modules;
+use super::output::OutputRing;
+use super::wiring::Wiring;
+use super::{orders, status};
+
+/// What answering needs.
+pub(crate) struct Agent {
+    pub(crate) wiring: Arc<Wiring>,
+    pub(crate) modules: Arc<Modules>,
+    pub(crate) engines: Arc<Engines>,
+    pub(crate) output: Arc<OutputRing>,
+    pub(crate) folder: Arc<DataFolder>,
+    pub(crate) config: NodeConfig,
+    pub(crate) listening: Vec<SocketAddr>,
+}
+
+/// Starts answering. The receiver hears when an order ends the agent.
+pub(crate) fn start(agent: Agent) -> Result<oneshot::Receiver<()>, String> {
+    let path = socket_path(&agent);
+    // A socket that an earlier agent left behind; the folder's lock says that it is gone.
+    let _ = std::fs::remove_file(&path);
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let (stop_in, stop) = oneshot::channel();
+    let stop_in = std::sync::Mutex::new(Some(stop_in));
+    let shared = Arc::new(Shared { agent, stop: stop_in });
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let shared = Arc::clone(&shared);
+                    async move { Ok::<_, Infallible>(answer(request, &shared).await) }
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                // A client that goes away in the middle is its own business.
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    Ok(stop)
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) agent: Agent,
+    stop: std::sync::Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Shared {
+    /// Ends the agent, once the answer under way is out.
+    pub(crate) fn stop(&self) {
+        let stop = self.stop.lock().expect("no panic while locked").take();
+        if let Some(stop) = stop {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                // If nobody waits, the agent is ending already.
+                let _ = stop.send(());
+            });
+        }
+    }
+
+    /// The Node's view.
+    pub(crate) async fn view(&self) -> Result<View, ApiError> {
+        let ending = || ApiError::new(ErrorCode::Internal, "the agent is ending");
+        super::view(&self.agent.wiring.core).await.ok_or_else(ending)
+    }
+}
+
+fn socket_path(agent: &Agent) -> PathBuf {
+    agent.folder.path().join(&agent.config.api_socket)
+}
+
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+    match route(request, shared).await {
+        Ok(body) => {
+            let mut response = Response::new(Full::new(body.bytes));
+            let kind = hyper::header::HeaderValue::from_static(body.kind);
+            response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+            response
+        }
+        Err(error) => {
+            let bytes = serde_json::to_vec(&error).unwrap_or_default();
+            let mut response = Response::new(Full::new(Bytes::from(bytes)));
+            let status = StatusCode::from_u16(error.code.http_status());
+            *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            response
+        }
+    }
+}
+
+pub(crate) struct Body {
+    bytes: Bytes,
+    kind: &'static str,
+}
+
+async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiError> {
+    let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let route = Route::find(request.method().as_str(), &target)?;
+    let pairs = pairs_of(&target)?;
+    match route {
+        Route::Status => {
+            StatusQuery::from_pairs(&pairs)?;
+            json(&status::cluster(&shared.view().await?, &shared.agent))
+        }
+        Route::Inspect => {
+            let query = InspectQuery::from_pairs(&pairs)?;
+            json(&status::inspect(&shared.view().await?, &shared.agent, &query.service)?)
+        }
+        Route::Ps => {
+            let query = PsQuery::from_pairs(&pairs)?;
+            json(&status::instances(&shared.view().await?, &shared.agent, query.service.as_ref()))
+        }
+        Route::Events => json(&events(&EventsQuery::from_pairs(&pairs)?, shared).await?),
+        Route::Doctor => {
+            let data = shared.agent.folder.path();
+            json(&crate::doctor::examine_with(data, Some(shared.agent.engines.wasm())))
+        }
+        Route::Metrics => {
+            let text = status::metrics(&shared.view().await?, &shared.agent);
+            Ok(Body { bytes: Bytes::from(text), kind: "text/plain; version=0.0.4" })
+        }
+        Route::Module => {
+            let module = body(request, MODULE_MAX).await?;
+            json(&orders::module(&module, shared)?)
+        }
+        order => {
+            let bytes = body(request, BODY_MAX).await?;
+            orders::carry_out(order, &bytes, shared).await
+        }
+    }
+}
+
+/// Reads an order's body.
+pub(crate) fn parse<O: Order>(bytes: &[u8]) -> Result<O, ApiError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("the body: {error}")))
+}
+
+async fn body(request: Request<Incoming>, most: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(request.into_body(), most).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(ErrorCode::TooLarge, format!("the body has more than {most} bytes")))
+        }
+        Err(error) => Err(ApiError::new(ErrorCode::BadRequest, format!("the body: {error}"))),
+    }
+}
+
+/// An answer as JSON.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<Body, ApiError> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(Body { bytes: Bytes::from(bytes), kind: "application/json" })
+}
+
+async fn events(query: &EventsQuery, shared: &Shared) -> Result<EventsAnswer, ApiError> {
+    let service: Option<ServiceId> = match &query.service {
+        None => None,
+        Some(name) => Some(status::find(&shared.view().await?, name)?.0),
+    };
+    let wanted = |event: &Event| service.is_none_or(|id| status::is_about(event, id));
+    let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX) as usize;
+    let ring = &shared.agent.wiring.events;
+    let mut newer = ring.subscribe();
+    let patience = Duration::from_millis(query.wait_ms.min(WAIT_MAX_MS));
+    let give_up = tokio::time::Instant::now() + patience;
+    loop {
+        newer.mark_unchanged();
+        let answer = ring.read(query.after, limit, wanted);
+        if !answer.events.is_empty() || patience.is_zero() {
+            return Ok(answer);
+        }
+        let waited = tokio::time::timeout_at(give_up, newer.changed()).await;
+        if !matches!(waited, Ok(Ok(()))) {
+            return Ok(answer);
+        }
+    }
+}

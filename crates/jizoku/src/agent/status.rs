@@ -1,0 +1,409 @@
+//! From the Node's view to what the admin API shows.
+
+use std::fmt::Write as _;
+
+use jizoku_api::service::{
+    BranchStatus, CheckpointStatus, Failing, HolderState, HolderStatus, Inspection, InstanceStatus,
+    Phase, PsAnswer, Role, ServiceStatus, Verdict, Wanted,
+};
+use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, Spare, Warning, WarningCode};
+use jizoku_api::{ApiError, ErrorCode};
+use jizoku_core::{catalog, watch};
+use jizoku_node::node::{NodeView, PhaseFact, ServiceView, View};
+use jizoku_types::spec::EngineSpec;
+use jizoku_types::{Event, NodeId, ServiceId, ServiceName};
+
+use super::server::Agent;
+
+/// Lines of a service's output that `inspect` shows.
+const PRINTED: usize = 20;
+
+/// The cluster at a glance.
+pub(crate) fn cluster(view: &View, agent: &Agent) -> ClusterStatus {
+    let links = agent.wiring.mesh.links();
+    let nodes: Vec<NodeStatus> = view
+        .nodes
+        .iter()
+        .map(|node| {
+            let link = links.iter().find(|link| link.peer == node.node);
+            let reach = match (node.node == view.me.node, link, node.next_hop) {
+                (true, ..) => Reach::This,
+                (_, Some(_), _) => Reach::Direct,
+                (_, None, Some(via)) => Reach::Relayed { via },
+                (_, None, None) => Reach::Unreachable,
+            };
+            node_status(view, node, reach, link.map(|link| link.rtt.as_micros()))
+        })
+        .collect();
+    let services: Vec<ServiceStatus> =
+        view.services.iter().map(|(id, one)| service(view, agent, *id, one)).collect();
+    ClusterStatus {
+        cluster: view.cluster,
+        generation: view.generation,
+        feature_level: view.feature_level,
+        this_node: view.me.node,
+        leader: view.leader,
+        voters: view.voters.iter().copied().collect(),
+        warnings: warnings(view, &nodes, &services),
+        nodes,
+        services,
+    }
+}
+
+fn node_status(
+    view: &View,
+    node: &NodeView,
+    reach: Reach,
+    round_trip_us: Option<u64>,
+) -> NodeStatus {
+    let here = |active: Option<jizoku_types::Member>| active.is_some_and(|m| m.node == node.node);
+    let records = || view.services.values().map(|service| &service.record);
+    let active = records().filter(|record| here(record.active)).count();
+    let held =
+        records().filter(|record| record.holders.iter().any(|m| m.node == node.node)).count();
+    NodeStatus {
+        node: node.node,
+        name: node.record.name.clone(),
+        incarnation: node.record.incarnation,
+        addresses: node.record.addresses.clone(),
+        labels: node.record.labels.clone(),
+        witness: node.record.witness,
+        draining: node.record.draining,
+        reach,
+        round_trip_us,
+        active: u32::try_from(active).unwrap_or(u32::MAX),
+        held: u32::try_from(held).unwrap_or(u32::MAX),
+        spare: node.facts.as_ref().map(|facts| Spare {
+            cpu_permille: facts.load.cpu_free_permille,
+            memory_bytes: facts.load.memory_free.0,
+            disk_bytes: facts.load.disk_free.0,
+        }),
+        version: None,
+    }
+}
+
+fn service(view: &View, agent: &Agent, id: ServiceId, one: &ServiceView) -> ServiceStatus {
+    let record = &one.record;
+    let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
+    let phase = phase(one);
+    let others = record.holders.iter().filter(|m| Some(**m) != record.active).count();
+    let stateful = record.spec.has_state();
+    let running = record.wanted == catalog::Wanted::Running;
+    let gateway = agent.wiring.gateway().map(jizoku_gateway::Gateway::stats).unwrap_or_default();
+    ServiceStatus {
+        service: id,
+        name: record.spec.name.clone(),
+        engine: engine(&record.spec.engine).into(),
+        wanted: if running { Wanted::Running } else { Wanted::Stopped },
+        phase,
+        active: record.active.map(|active| active.node),
+        epoch: record.epoch,
+        output: record.spec.output,
+        ports: record.spec.ports.clone(),
+        holders: holders(view, one),
+        copies: record.spec.copies,
+        checkpoint: facts.filter(|facts| facts.checkpoint.seq > 0).map(|facts| CheckpointStatus {
+            id: facts.checkpoint,
+            age_ms: facts.age.as_millis(),
+            size_bytes: facts.size.0,
+            shipped_bytes: facts.shipped.0,
+            pause_us: facts.pause.as_micros(),
+            commit_us: 0,
+        }),
+        connections: gateway
+            .get(&id)
+            .map(|stats| u32::try_from(stats.read().conns).unwrap_or(u32::MAX)),
+        verdict: verdict(&one.verdict),
+        unprotected: stateful && running && others == 0,
+        unreachable: phase == Phase::Unreachable,
+        state_may_be_missing: record.loss_accepted,
+        failing: facts.filter(|facts| facts.crashes > 0).map(|facts| Failing {
+            times: facts.crashes,
+            reason: facts.detail.clone(),
+            next_try_ms: None,
+        }),
+        branches: u16::try_from(record.branches.len()).unwrap_or(u16::MAX),
+    }
+}
+
+fn phase(one: &ServiceView) -> Phase {
+    let record = &one.record;
+    let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
+    if record.wanted == catalog::Wanted::Stopped {
+        let busy = facts.is_some_and(|facts| facts.phase != PhaseFact::Ended);
+        return if busy { Phase::Stopping } else { Phase::Stopped };
+    }
+    match facts.map(|facts| (facts.phase, facts.crashes)) {
+        None => Phase::Waiting,
+        Some((PhaseFact::Collecting, _)) => Phase::Collecting,
+        Some((PhaseFact::Unreachable, _)) => Phase::Unreachable,
+        Some((PhaseFact::Starting, _)) if record.born => Phase::Restoring,
+        Some((PhaseFact::Starting, _)) => Phase::Starting,
+        Some((PhaseFact::Serving, _)) => Phase::Running,
+        Some((PhaseFact::Quiescing, _)) => Phase::Stopping,
+        Some((PhaseFact::Ended, 0)) => Phase::Waiting,
+        Some((PhaseFact::Ended, _)) => Phase::Failing,
+    }
+}
+
+fn holders(view: &View, one: &ServiceView) -> Vec<HolderStatus> {
+    let reachable = |node: NodeId| {
+        view.nodes.iter().find(|known| known.node == node).is_some_and(|known| known.reachable)
+    };
+    let status = |state: HolderState| {
+        move |member: &jizoku_types::Member| HolderStatus {
+            node: member.node,
+            incarnation: member.incarnation,
+            state: if reachable(member.node) { state } else { HolderState::Silent },
+            acknowledged: None,
+            behind: None,
+        }
+    };
+    let members = one.record.holders.iter().map(status(HolderState::Member));
+    members.chain(one.record.joining.iter().map(status(HolderState::Joining))).collect()
+}
+
+fn verdict(verdict: &watch::Verdict) -> Verdict {
+    let (serving, detail) = match verdict {
+        watch::Verdict::Unknown => (None, String::new()),
+        watch::Verdict::Serving => (Some(true), String::new()),
+        watch::Verdict::Failing { detail } => (Some(false), detail.clone()),
+    };
+    Verdict { serving, detail, since_ms: None }
+}
+
+fn engine(spec: &EngineSpec) -> &'static str {
+    match spec {
+        EngineSpec::Wasm { .. } => "wasm",
+        EngineSpec::Exec { .. } => "exec",
+    }
+}
+
+fn warnings(view: &View, nodes: &[NodeStatus], services: &[ServiceStatus]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |code, message: String, hint: Option<&str>| {
+        warnings.push(Warning { code, message, hint: hint.map(String::from) });
+    };
+    if view.cluster.is_some() && view.leader.is_none() {
+        let hint = "it comes back by itself when a majority of voters can reach each other; if \
+                    they are lost for good: `jizoku recover --new-generation` on one survivor";
+        warn(WarningCode::NoMajority, "the catalog has no leader".into(), Some(hint));
+    }
+    match nodes.len() {
+        1 => {
+            let hint = "join others: `jizoku ticket` here, `jizoku join TICKET` there";
+            warn(WarningCode::OneNode, "one node only: nothing is protected".into(), Some(hint));
+        }
+        2 => {
+            let message = "two nodes: the death of one stops services with `partition = \"stop\"`";
+            let hint = "add a third that runs nothing: `witness = true` in its config.toml";
+            warn(WarningCode::TwoNodes, message.into(), Some(hint));
+        }
+        _ => {}
+    }
+    for node in nodes.iter().filter(|node| node.reach == Reach::Unreachable) {
+        let message = format!("{} can't be reached", node.name);
+        warn(WarningCode::NodeUnreachable, message, None);
+    }
+    for one in services {
+        if one.unreachable {
+            let message = format!("{}: no current holder of its state answers", one.name);
+            let hint = "it goes on when one is back; or `jizoku resume SERVICE --accept-loss`";
+            warn(WarningCode::Unreachable, message, Some(hint));
+        } else if one.unprotected && one.phase == Phase::Running {
+            let message = format!("{}: UNPROTECTED, no other node holds its state", one.name);
+            warn(WarningCode::Unprotected, message, None);
+        } else if one.phase == Phase::Running && one.holders.len() < usize::from(one.copies) {
+            let message = format!("{}: {} of {} copies", one.name, one.holders.len(), one.copies);
+            warn(WarningCode::FewCopies, message, None);
+        }
+        if let Some(failing) = &one.failing {
+            let message = format!("{} fails: {}", one.name, failing.reason);
+            warn(WarningCode::Failing, message, Some("`jizoku inspect` shows what it printed"));
+        }
+        if one.branches > 0 {
+            let message = format!("{}: {} branches are kept", one.name, one.branches);
+            warn(WarningCode::Branches, message, None);
+        }
+    }
+    warnings
+}
+
+/// A service by its name.
+pub(crate) fn find<'v>(
+    view: &'v View,
+    name: &ServiceName,
+) -> Result<(ServiceId, &'v ServiceView), ApiError> {
+    let found = view.services.iter().find(|(_, one)| one.record.spec.name == *name);
+    found.map(|(id, one)| (*id, one)).ok_or_else(|| {
+        let known: Vec<&str> =
+            view.services.values().map(|one| one.record.spec.name.as_str()).collect();
+        let error = ApiError::new(ErrorCode::NoSuchService, format!("no service {name}"));
+        if known.is_empty() {
+            error.hint("there are none yet: `jizoku apply MANIFEST`")
+        } else {
+            error.hint(format!("there are: {}", known.join(", ")))
+        }
+    })
+}
+
+/// What people call a node.
+pub(crate) fn name_of(view: &View, node: NodeId) -> String {
+    let known = view.nodes.iter().find(|known| known.node == node);
+    known.map_or_else(|| node.short(), |known| known.record.name.clone())
+}
+
+/// Everything about one service.
+pub(crate) fn inspect(
+    view: &View,
+    agent: &Agent,
+    name: &ServiceName,
+) -> Result<Inspection, ApiError> {
+    let (id, one) = find(view, name)?;
+    let branches = one.record.branches.iter().map(|(branch, kept)| BranchStatus {
+        branch: *branch,
+        checkpoint: jizoku_types::CheckpointId { epoch: 0, seq: kept.checkpoints },
+        holders: kept.holders.iter().copied().collect(),
+        size_bytes: kept.size.0,
+    });
+    Ok(Inspection {
+        status: service(view, agent, id, one),
+        spec: one.record.spec.clone(),
+        spec_version: one.record.version,
+        connections: Vec::new(),
+        branches: branches.collect(),
+        printed: agent.output.last(id, PRINTED),
+    })
+}
+
+/// The running instances.
+pub(crate) fn instances(view: &View, agent: &Agent, only: Option<&ServiceName>) -> PsAnswer {
+    let wanted =
+        |one: &&(&ServiceId, &ServiceView)| only.is_none_or(|name| one.1.record.spec.name == *name);
+    let running = |facts: &jizoku_node::node::ServiceFacts| {
+        matches!(facts.phase, PhaseFact::Serving | PhaseFact::Quiescing)
+    };
+    let mut instances = Vec::new();
+    for (id, one) in view.services.iter().collect::<Vec<_>>().iter().filter(wanted) {
+        let record = &one.record;
+        let (Some(active), Some(facts)) = (record.active, &one.facts) else { continue };
+        if facts.epoch != record.epoch || !running(facts) {
+            continue;
+        }
+        let gateway = agent.wiring.gateway().map(|gateway| gateway.stats());
+        let stats = gateway.as_ref().and_then(|stats| stats.get(id)).map(|stats| stats.read());
+        instances.push(InstanceStatus {
+            service: **id,
+            name: record.spec.name.clone(),
+            node: active.node,
+            role: Role::Active,
+            epoch: record.epoch,
+            engine: engine(&record.spec.engine).into(),
+            pid: None,
+            up_ms: facts.up.as_millis(),
+            memory_bytes: (facts.size.0 > 0).then_some(facts.size.0),
+            cpu_ms: None,
+            connections: stats.map_or(0, |s| u32::try_from(s.conns).unwrap_or(u32::MAX)),
+        });
+    }
+    let silent = view.nodes.iter().filter(|node| !node.reachable).map(|node| node.node).collect();
+    PsAnswer { instances, silent }
+}
+
+/// Whether an event is about this service.
+pub(crate) fn is_about(event: &Event, id: ServiceId) -> bool {
+    match event {
+        Event::ServiceApplied { service, .. }
+        | Event::ServiceRemoved { service }
+        | Event::TakeoverProposed { service, .. }
+        | Event::ActiveChanged { service, .. }
+        | Event::Sealed { service, .. }
+        | Event::StateCollected { service, .. }
+        | Event::InstanceRestored { service, .. }
+        | Event::InstanceStarted { service, .. }
+        | Event::InstanceExited { service, .. }
+        | Event::InstanceFenced { service, .. }
+        | Event::FirstOutput { service, .. }
+        | Event::HoldersChanged { service, .. }
+        | Event::Unprotected { service }
+        | Event::Unreachable { service }
+        | Event::StateMayBeMissing { service, .. }
+        | Event::CopyCorrupt { service, .. }
+        | Event::WatchChanged { service, .. }
+        | Event::BranchOpened { service, .. }
+        | Event::BranchResolved { service, .. }
+        | Event::ConnectionReset { service, .. } => *service == id,
+        _ => false,
+    }
+}
+
+/// Metrics in Prometheus' text form.
+pub(crate) fn metrics(view: &View, agent: &Agent) -> String {
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, rows: Vec<(String, u64)>| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in rows {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let reachable = view.nodes.iter().filter(|node| node.reachable).count() as u64;
+    gauge(
+        "jizoku_nodes",
+        "Members of the cluster.",
+        vec![(String::new(), view.nodes.len() as u64)],
+    );
+    gauge(
+        "jizoku_nodes_reachable",
+        "Members that can be reached.",
+        vec![(String::new(), reachable)],
+    );
+    let leader = u64::from(view.leader == Some(view.me.node));
+    gauge(
+        "jizoku_is_leader",
+        "Whether this node leads the catalog.",
+        vec![(String::new(), leader)],
+    );
+    let label = |one: &ServiceView| format!("{{service=\"{}\"}}", one.record.spec.name);
+    let rows = |value: &dyn Fn(&ServiceView) -> u64| {
+        view.services.values().map(|one| (label(one), value(one))).collect::<Vec<_>>()
+    };
+    gauge("jizoku_service_epoch", "Epoch of the service.", rows(&|one| one.record.epoch.counter));
+    gauge(
+        "jizoku_service_serving",
+        "Whether its instance serves.",
+        rows(&|one| u64::from(phase(one) == Phase::Running)),
+    );
+    gauge(
+        "jizoku_service_holders",
+        "Holders of its state.",
+        rows(&|one| one.record.holders.len() as u64),
+    );
+    let fact = |value: fn(&jizoku_node::node::ServiceFacts) -> u64| {
+        rows(&move |one| one.facts.as_ref().map_or(0, value))
+    };
+    gauge("jizoku_checkpoint_seq", "Last checkpoint.", fact(|facts| facts.checkpoint.seq));
+    gauge("jizoku_checkpoint_age_ms", "Its age.", fact(|facts| facts.age.as_millis()));
+    gauge("jizoku_checkpoint_pause_us", "Its pause.", fact(|facts| facts.pause.as_micros()));
+    gauge("jizoku_state_bytes", "Size of the state.", fact(|facts| facts.size.0));
+    let stats = agent.wiring.gateway().map(jizoku_gateway::Gateway::stats).unwrap_or_default();
+    let counts = |value: fn(&jizoku_gateway::ServiceCounts) -> u64| {
+        let named = |id: &ServiceId| view.services.get(id).map(&label);
+        let row = |(id, stats): (&ServiceId, &std::sync::Arc<jizoku_gateway::ServiceStats>)| {
+            Some((named(id)?, value(&stats.read())))
+        };
+        stats.iter().filter_map(row).collect::<Vec<_>>()
+    };
+    gauge("jizoku_gateway_connections", "Open connections here.", counts(|c| c.conns));
+    gauge("jizoku_gateway_opened_total", "Connections taken.", counts(|c| c.opened));
+    gauge("jizoku_gateway_refused_total", "Connections refused.", counts(|c| c.refused));
+    gauge("jizoku_gateway_reset_total", "Connections reset.", counts(|c| c.reset));
+    gauge("jizoku_gateway_bytes_in_total", "Bytes from clients.", counts(|c| c.bytes_in));
+    gauge("jizoku_gateway_bytes_out_total", "Bytes to clients.", counts(|c| c.bytes_out));
+    let dropped = agent.wiring.core.dropped();
+    gauge(
+        "jizoku_core_dropped_total",
+        "Frames dropped before the core.",
+        vec![(String::new(), dropped)],
+    );
+    text
+}

@@ -1,0 +1,231 @@
+//! `init`, `join`, `ticket`, `up`, `leave`, `remove`, `drain`, `recover`: what is done about nodes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use jizoku_api::order::{DrainOrder, LeaveOrder, RemoveOrder, TicketOrder};
+use jizoku_manifest::NodeConfig;
+use jizoku_store::DataFolder;
+use jizoku_types::Span;
+use serde_json::json;
+
+use super::format::json as print_json;
+use super::service::report;
+use super::{Context, Failure};
+use crate::agent::membership::{self, TICKET_TTL, Ticket as TicketText};
+
+/// Where the agent of a data folder listens for the command line.
+pub(super) fn socket_of(data: &Path) -> PathBuf {
+    let config = membership::config_of(data).unwrap_or_default();
+    data.join(config.api_socket)
+}
+
+/// What `init` and `join` write into config.toml.
+#[derive(Debug, Args)]
+struct Settings {
+    /// What to call this node; the host's name if not said.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where to listen for other nodes; may be said several times.
+    #[arg(long)]
+    listen: Vec<SocketAddr>,
+    /// Where other nodes shall connect to, if it differs.
+    #[arg(long)]
+    advertise: Vec<SocketAddr>,
+    /// Where to open the services' ports; all addresses if not said.
+    #[arg(long)]
+    gateway: Vec<IpAddr>,
+    /// A label such as `zone=north`; may be said several times.
+    #[arg(long, value_parser = label)]
+    label: Vec<(String, String)>,
+    /// This node votes, and runs and holds nothing.
+    #[arg(long)]
+    witness: bool,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.into(), value.into()))
+}
+
+impl Settings {
+    /// On top of what the folder has already.
+    fn config(self, data: &Path) -> Result<NodeConfig, Failure> {
+        let mut config = membership::config_of(data)?;
+        config.name = self.name.or(config.name);
+        let replace = |old: &mut Vec<SocketAddr>, new: Vec<SocketAddr>| {
+            if !new.is_empty() {
+                *old = new;
+            }
+        };
+        replace(&mut config.listen, self.listen);
+        replace(&mut config.advertise, self.advertise);
+        if !self.gateway.is_empty() {
+            config.gateway = self.gateway;
+        }
+        config.labels.extend(self.label);
+        config.witness |= self.witness;
+        if let Some(name) = config.name.as_deref().filter(|name| !NodeConfig::is_node_name(name)) {
+            return Err(Failure(format!(
+                "{name:?} can't be a node's name: use a-z, 0-9, '-', '.'"
+            )));
+        }
+        Ok(config)
+    }
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Init {
+    pub(super) fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let folder = DataFolder::open(&context.data).map_err(|error| error.to_string())?;
+        let config = self.settings.config(&context.data)?;
+        let ticket = membership::init(&folder, &config)?;
+        if context.json {
+            print_json(&json!({
+                "cluster": ticket.cluster.to_string(),
+                "node": ticket.issuer.to_string(),
+                "ticket": ticket.text(),
+                "valid_ms": TICKET_TTL.as_millis(),
+            }))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{} begins in {}", ticket.cluster, context.data.display());
+        println!("Run its agent:        jizoku up");
+        println!("Then, on another one: jizoku join {}", ticket.text());
+        println!("That ticket lets one node in, within an hour from the first `jizoku up`.");
+        println!("For more: jizoku ticket");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Args)]
+pub(super) struct Join {
+    /// What `jizoku init` or `jizoku ticket` printed.
+    ticket: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Join {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let ticket = TicketText::parse(&self.ticket)?;
+        let folder = DataFolder::open(&context.data).map_err(|error| error.to_string())?;
+        let config = self.settings.config(&context.data)?;
+        let (cluster, name) = membership::join(&folder, &config, &ticket).await?;
+        if context.json {
+            print_json(&json!({ "cluster": cluster.to_string(), "name": name }))?;
+        } else {
+            println!("This node is {name} of {cluster}.");
+            println!("Run its agent: jizoku up");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Arguments of `ticket`.
+#[derive(Debug, Args)]
+pub(super) struct Ticket {
+    /// For how many minutes it is good.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+}
+
+impl Ticket {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let valid_ms = Some(Span::secs(self.minutes * 60).as_millis());
+        let issued = context.client.order(&TicketOrder { valid_ms }).await?;
+        if context.json {
+            print_json(&issued)?;
+        } else {
+            println!("{}", issued.ticket);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub(super) struct Up {}
+
+impl Up {
+    pub(super) fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        crate::agent::run(&context.data)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+pub(super) async fn leave(context: &Context) -> Result<ExitCode, Failure> {
+    let done = context.client.order(&LeaveOrder {}).await?;
+    report(context, &done)
+}
+
+/// Arguments of `remove`.
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// The node, by name or id.
+    node: String,
+    /// Even if it is the last holder of some state.
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+impl Remove {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let order = RemoveOrder { node: self.node, accept_loss: self.accept_loss };
+        let done = context.client.order(&order).await?;
+        report(context, &done)
+    }
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub(super) struct Drain {
+    /// The node, by name or id; this one if none is named.
+    node: Option<String>,
+    /// Let it take services again.
+    #[arg(long)]
+    undo: bool,
+}
+
+impl Drain {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let done = context.client.order(&DrainOrder { node: self.node, undo: self.undo }).await?;
+        report(context, &done)
+    }
+}
+
+/// Arguments of `recover`.
+#[derive(Debug, Args)]
+pub(super) struct Recover {
+    /// Say that the other voters are lost for good, and refuse them from then on.
+    #[arg(long)]
+    new_generation: bool,
+}
+
+impl Recover {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        if !self.new_generation {
+            return Err(Failure(
+                "a cluster comes back by itself when a majority of its voters can reach each \
+                 other.\nOnly if they are lost for good: stop the agent on ONE survivor, and run \
+                 there\n  jizoku recover --new-generation\nAll other nodes must then join anew."
+                    .into(),
+            ));
+        }
+        let folder = DataFolder::open(&context.data)
+            .map_err(|error| format!("{error}\nStop the agent first, then recover."))?;
+        let generation = membership::recover(&folder)?;
+        println!("Generation {} begins here. Run the agent: jizoku up", generation.0);
+        println!("Nodes of older generations are refused; let them join anew with tickets.");
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line's side of the admin API: HTTP over the agent's Unix socket.
+//!
+//! What it does not know: what the answers mean.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use jizoku_api::order::ModuleStored;
+use jizoku_api::route::BODY_MAX;
+use jizoku_api::{ApiError, ErrorCode, Method, Order, Query, Route};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+/// Longest answer that is read. Longer than any that a sane agent gives.
+const ANSWER_MAX: usize = 16 * BODY_MAX;
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// No agent answers at the socket.
+    NoAgent {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The connection broke, or what came was not the API's: the order may have been carried out.
+    Broken(String),
+    /// The agent refused.
+    Api(ApiError),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::NoAgent { socket, cause } => write!(
+                f,
+                "no agent answers at {}: {cause}\nStart it with `jizoku up`, or name its socket \
+                 with --socket",
+                socket.display()
+            ),
+            CallError::Broken(what) => write!(f, "the agent's answer could not be read: {what}"),
+            CallError::Api(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+/// An agent, by its socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The agent that listens at `socket`.
+    pub(crate) fn new(socket: &Path) -> Client {
+        Client { socket: socket.to_owned() }
+    }
+
+    /// Asks something.
+    pub(crate) async fn query<Q: Query>(&self, query: &Q) -> Result<Q::Answer, CallError> {
+        let bytes = self.call(Q::ROUTE.method(), &query.target(), Vec::new()).await?;
+        read(&bytes)
+    }
+
+    /// Orders something.
+    pub(crate) async fn order<O: Order>(&self, order: &O) -> Result<O::Answer, CallError> {
+        let body = serde_json::to_vec(order).expect("orders can be written as JSON");
+        let bytes = self.call(O::ROUTE.method(), O::ROUTE.path(), body).await?;
+        read(&bytes)
+    }
+
+    /// Sends a module.
+    pub(crate) async fn send_module(&self, module: Vec<u8>) -> Result<ModuleStored, CallError> {
+        let bytes = self.call(Route::Module.method(), Route::Module.path(), module).await?;
+        read(&bytes)
+    }
+
+    /// Fetches the metrics' text.
+    pub(crate) async fn metrics(&self) -> Result<String, CallError> {
+        let bytes = self.call(Route::Metrics.method(), Route::Metrics.path(), Vec::new()).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn call(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let broken = |what: &dyn fmt::Display| CallError::Broken(what.to_string());
+        let no_agent = |cause| CallError::NoAgent { socket: self.socket.clone(), cause };
+        let stream = UnixStream::connect(&self.socket).await.map_err(no_agent)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method.as_str())
+            .uri(target)
+            .header("host", "jizoku")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = response.status();
+        let collected = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        connection.abort();
+        let bytes = collected.map_err(|error| broken(&error))?.to_bytes();
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        let error = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+            ApiError::new(ErrorCode::Internal, format!("the agent answered {status}"))
+        });
+        Err(CallError::Api(error))
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
+    serde_json::from_slice(bytes).map_err(|error| CallError::Broken(error.to_string()))
+}
