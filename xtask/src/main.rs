@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask test | tidy | sim`.
+//! The project's own commands: `cargo xtask test | tidy | bench | sim`.
 //!
 //! What a person would otherwise do by hand or forget. Nothing here ships.
 
+mod bench;
 mod sim;
 mod test;
 mod tidy;
@@ -13,12 +14,14 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::main(&root()),
+        Some("bench") => bench::main(&root(), &args[1..]),
         Some("test") => test::main(&root()),
         Some("sim") => sim::main(&root(), &args[1..]),
         _ => {
             eprintln!(
                 "usage: cargo xtask test           install what is missing and run all tests\n\
                  \x20      cargo xtask tidy           check what a machine can check\n\
+                 \x20      cargo xtask bench NAME     measure something\n\
                  \x20      cargo xtask sim [--seeds N] run the simulator (see --help of jizoku-sim)"
             );
             ExitCode::from(2)

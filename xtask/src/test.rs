@@ -64,11 +64,7 @@ const STEPS: [Step; 6] = [
         folder: ".",
         command: &["cargo", "xtask", "sim", "--seeds", "300", "--faults"],
     },
-    Step {
-        name: "demo",
-        folder: ".",
-        command: &["cargo", "run", "--release", "--", "demo"],
-    },
+    Step { name: "demo", folder: ".", command: &["cargo", "run", "--release", "--", "demo"] },
 ];
 
 pub(crate) fn main(root: &Path) -> ExitCode {

@@ -9,13 +9,17 @@ use alloc::vec::Vec;
 use jizoku_core::catalog::Command;
 use jizoku_core::lease::{self, Electorate};
 use jizoku_core::placement::{self, VoterCandidate};
+use jizoku_types::limits::LEASE_MAX;
 use jizoku_types::{Event, Instant, Member, NodeId, Span};
 
 use super::requests::Purpose;
 use super::{GATEWAY_GONE_AFTER, Node, Output};
 
-/// Time between two changes of the voters, and between two transfers of the lead.
+/// Time between two transfers of the lead, and before the first one of a new leader.
 const CALM: Span = Span::secs(5);
+/// Time between two changes of the voters: leases need electorates to lie `LEASE_MAX` apart.
+const CHANGE_EVERY: Span = Span::millis(500);
+const _: () = assert!(CHANGE_EVERY.as_nanos() > LEASE_MAX.as_nanos());
 
 /// What the care for voters remembers.
 #[derive(Debug, Default)]
@@ -34,7 +38,7 @@ impl Node {
         if self.leader != leader {
             self.leader = leader;
             self.event(Event::LeaderChanged { leader });
-            self.quorum.next_change = self.now + CALM;
+            self.quorum.next_change = self.now + CHANGE_EVERY;
             self.quorum.next_transfer = self.now + CALM;
             self.dirty = true;
         }
@@ -89,7 +93,7 @@ impl Node {
         let members: BTreeSet<NodeId> = self.catalog.members().keys().copied().collect();
         let learners: BTreeSet<NodeId> = members.difference(&voters).copied().collect();
         if voters != self.voters || learners != self.learners {
-            self.quorum.next_change = self.now + Span::secs(1);
+            self.quorum.next_change = self.now + CHANGE_EVERY;
             self.outputs.push_back(Output::ChangeVoters { voters, learners });
         }
     }
