@@ -29,7 +29,7 @@ fn regular(detector: &mut Detector) -> u64 {
 
 #[test]
 fn a_regular_link_is_silent_after_the_shortest_timeout() {
-    let mut detector = Detector::new(at(0));
+    let mut detector = Detector::new(at(0), Timing::default());
     let last = regular(&mut detector);
     assert_eq!(detector.timeout(), TIMEOUT_MIN);
     assert_eq!(detector.poll(), None);
@@ -47,14 +47,21 @@ fn a_regular_link_is_silent_after_the_shortest_timeout() {
 }
 
 #[test]
-fn a_new_link_is_given_more_time_but_less_than_half_a_second() {
-    let detector = Detector::new(at(0));
-    assert_eq!(detector.timeout(), Span::millis(280));
+fn a_new_link_is_given_more_time() {
+    let mut detector = Detector::new(at(0), Timing::default());
+    assert_eq!(detector.timeout(), TIMEOUT_MAX);
+    detector.handle(at(999), Heard::Nothing);
+    assert_eq!(detector.verdict(), Verdict::Suspect);
+    beat(&mut detector, 999);
+    assert_eq!(detector.timeout(), Span::millis(640));
+    let mut mute = Detector::new(at(0), Timing::default());
+    mute.handle(at(1_000), Heard::Nothing);
+    assert_eq!(mute.verdict(), Verdict::Silent);
 }
 
 #[test]
 fn the_timeout_grows_with_jitter_and_shrinks_when_it_is_over() {
-    let mut detector = Detector::new(at(0));
+    let mut detector = Detector::new(at(0), Timing::default());
     let mut now = regular(&mut detector);
     for gap in [40, 140, 10, 130, 40, 145, 20, 120] {
         now += gap;
@@ -72,7 +79,7 @@ fn the_timeout_grows_with_jitter_and_shrinks_when_it_is_over() {
 
 #[test]
 fn the_timeout_is_bounded_above_by_any_gaps() {
-    let mut detector = Detector::new(at(0));
+    let mut detector = Detector::new(at(0), Timing::default());
     beats(&mut detector, [5_000, 1, 60_000, 1, 999_999, 0, 0, 3_600_000]);
     assert!(detector.timeout() <= TIMEOUT_MAX);
     assert!(detector.timeout() >= Span::millis(500));
@@ -80,7 +87,7 @@ fn the_timeout_is_bounded_above_by_any_gaps() {
 
 #[test]
 fn a_sound_revives() {
-    let mut detector = Detector::new(at(0));
+    let mut detector = Detector::new(at(0), Timing::default());
     let last = regular(&mut detector);
     detector.handle(at(last + 2_000), Heard::Nothing);
     assert_eq!(detector.poll(), Some(Verdict::Silent));
@@ -90,7 +97,7 @@ fn a_sound_revives() {
 
 #[test]
 fn time_that_runs_backwards_does_no_harm() {
-    let mut detector = Detector::new(at(1_000));
+    let mut detector = Detector::new(at(1_000), Timing::default());
     beat(&mut detector, 2_000);
     beat(&mut detector, 500);
     detector.handle(at(2_000), Heard::Nothing);
@@ -99,7 +106,7 @@ fn time_that_runs_backwards_does_no_harm() {
 
 #[test]
 fn round_trips_are_smoothed() {
-    let mut detector = Detector::new(at(0));
+    let mut detector = Detector::new(at(0), Timing::default());
     assert_eq!(detector.rtt(), None);
     detector.handle(at(1), Heard::Something { rtt: Some(Span::micros(100)) });
     assert_eq!(detector.rtt(), Some(Span::micros(100)));
@@ -111,7 +118,7 @@ fn round_trips_are_smoothed() {
 
 /// A node with links to A and B that beat regularly until `until`.
 fn node(until: u64) -> Liveness {
-    let mut node = Liveness::new();
+    let mut node = Liveness::new(Timing::default());
     node.handle(at(0), Input::Up(A));
     node.handle(at(0), Input::Up(B));
     for now in (0..=until).step_by(40) {
@@ -208,4 +215,38 @@ fn a_little_lateness_is_no_excuse() {
     node.handle(at(20_100), Input::Woke { due: at(20_040) });
     assert!(node.may_judge());
     assert_eq!(outputs(&mut node), []);
+}
+
+#[test]
+fn a_link_that_was_wrongly_called_silent_is_given_more_time() {
+    let mut node = node(20_000);
+    node.handle(at(20_200), Input::Tick);
+    assert_eq!(node.link(A).map(Detector::verdict), Some(Verdict::Silent));
+    let mut patience = Span::ZERO;
+    let mut now = 20_200;
+    for _ in 0..5 {
+        node.handle(at(now), Input::Down(A));
+        node.handle(at(now), Input::Up(A));
+        node.handle(at(now), Input::Heard { peer: A, rtt: None });
+        let given = node.link(A).expect("up").timeout();
+        assert!(given >= patience && given <= TIMEOUT_MAX + BEAT, "{given}");
+        patience = given;
+        now += given.as_millis();
+        node.handle(at(now), Input::Tick);
+        assert_eq!(node.link(A).map(Detector::verdict), Some(Verdict::Silent));
+    }
+    assert_eq!(patience, TIMEOUT_MAX);
+}
+
+#[test]
+fn a_timing_must_leave_room_for_lost_beats() {
+    let millis = Span::millis;
+    assert_eq!(Timing::new(BEAT, TIMEOUT_MIN, TIMEOUT_MAX), Ok(Timing::default()));
+    for (beat, min, max) in [(50, 150, 1_000), (40, 150, 149), (0, 150, 1_000)] {
+        assert_eq!(Timing::new(millis(beat), millis(min), millis(max)), Err(TimingError));
+    }
+    let slow = Timing::new(millis(400), millis(1_500), millis(3_000)).expect("patient");
+    let mut detector = Detector::new(at(0), slow);
+    beats(&mut detector, core::iter::repeat_n(400, 500));
+    assert_eq!(detector.timeout(), slow.timeout_min());
 }
