@@ -7,6 +7,9 @@
 //! In each round it first tells [`Liveness`] whether it woke late, then reads everything that
 //! has arrived, and judges last: so it never takes its own lateness for a peer's silence.
 //!
+//! It speaks for the whole agent, so it falls silent when the agent is stuck: if no task of the
+//! runtime has run for [`STUCK`], it withholds its beats until one does.
+//!
 //! What it does not know: the other lanes; what follows from a link's end.
 //!
 //! Invariants
@@ -15,13 +18,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Buf;
-use jizoku_core::liveness::{BEAT, Input, Liveness, Output, Verdict};
+use jizoku_core::liveness::{Input, Liveness, Output, Timing, Verdict};
 use jizoku_types::event::LinkDownCause;
 use jizoku_types::{Instant, NodeId, Span};
 use mio::net::TcpStream;
@@ -40,8 +43,36 @@ const WAKE: Token = Token(0);
 const EVENTS: usize = 512;
 /// Most bytes that one link may bring in one round. A peer that sends more is broken.
 const ROUND_MAX: usize = 64 << 10;
+/// How long the runtime may be without a [`Pulse`]: far longer than any load delays it, so that
+/// what the others take for dead can do nothing any more.
+const STUCK: Span = Span::secs(2);
+/// How often the runtime shows that it runs.
+const PULSE_EVERY: Duration = Duration::from_millis(200);
 /// How much sooner than others the thread is run, if the agent may say so.
 const NICE: i32 = -10;
+
+/// When the runtime has last shown that its tasks run, in nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse(AtomicU64);
+
+impl Pulse {
+    fn show(&self, now: Instant) {
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        now.since(Instant::from_nanos(self.0.load(Ordering::Relaxed))) > STUCK
+    }
+
+    /// Shows for ever that the runtime runs.
+    pub(crate) async fn keep_showing(self: Arc<Pulse>) {
+        let mut ticks = tokio::time::interval(PULSE_EVERY);
+        loop {
+            ticks.tick().await;
+            self.show(boottime_now());
+        }
+    }
+}
 
 /// The rest of the mesh's end of the thread. Dropping it ends the thread.
 #[derive(Debug)]
@@ -71,7 +102,8 @@ impl std::fmt::Debug for Fresh {
 }
 
 impl Heart {
-    pub(crate) fn start(alarm: Arc<Alarm>) -> io::Result<Heart> {
+    pub(crate) fn start(timing: Timing, alarm: Arc<Alarm>, pulse: Arc<Pulse>) -> io::Result<Heart> {
+        pulse.show(boottime_now());
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let orders =
@@ -80,7 +112,9 @@ impl Heart {
             poll,
             orders: Arc::clone(&orders),
             alarm,
-            liveness: Liveness::new(),
+            pulse,
+            beat_every: timing.beat(),
+            liveness: Liveness::new(timing),
             links: BTreeMap::new(),
             tokens: 1,
             next_beat: boottime_now(),
@@ -132,6 +166,8 @@ struct Beating {
     poll: Poll,
     orders: Arc<Orders>,
     alarm: Arc<Alarm>,
+    pulse: Arc<Pulse>,
+    beat_every: Span,
     liveness: Liveness,
     links: BTreeMap<Token, Watched>,
     tokens: usize,
@@ -159,8 +195,8 @@ impl Beating {
             self.judge();
             self.drop_closed(now);
             if now >= self.next_beat {
-                self.beat();
-                self.next_beat = (self.next_beat + BEAT).max(now);
+                self.beat(now);
+                self.next_beat = (self.next_beat + self.beat_every).max(now);
             }
             due = self.next_beat.min(self.liveness.deadline().unwrap_or(Instant::NEVER));
         }
@@ -200,7 +236,11 @@ impl Beating {
         });
     }
 
-    fn beat(&mut self) {
+    fn beat(&mut self, now: Instant) {
+        if self.pulse.is_stuck(now) {
+            self.alarm.counters.beats_withheld.bump();
+            return;
+        }
         for watched in self.links.values_mut() {
             if let Err(cause) = watched.write() {
                 watched.link.close(cause);
@@ -327,5 +367,21 @@ impl Watched {
         let away = now.since(Instant::from_nanos(echo));
         let held = Span::nanos(held);
         (held <= away).then(|| away - held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_shows_nothing_for_long_is_stuck() {
+        let pulse = Pulse::default();
+        let start = boottime_now();
+        pulse.show(start);
+        assert!(!pulse.is_stuck(start + STUCK));
+        assert!(pulse.is_stuck(start + STUCK + Span::millis(1)));
+        pulse.show(start + Span::secs(5));
+        assert!(!pulse.is_stuck(start + Span::secs(6)));
     }
 }

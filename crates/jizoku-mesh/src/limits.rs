@@ -54,10 +54,12 @@ pub(crate) const EVENTS_MAX: usize = 1024;
 /// Connections handed over and not yet looked at. More make the greetings wait.
 pub(crate) const ARRIVALS_MAX: usize = 256;
 
-/// How long a relay holds a bulk frame for which the next node has no room. Then it is dropped.
-pub(crate) const RELAY_WAIT: Duration = Duration::from_secs(1);
-/// How long a closing mesh goes on writing what is queued.
-pub(crate) const FLUSH_MAX: Duration = Duration::from_millis(300);
+/// How long a relay holds a bulk frame for which the next node has no room. Then it is dropped,
+/// so that relays that wait for each other in a ring don't wait for ever.
+pub(crate) const RELAY_WAIT: Duration = Duration::from_secs(5);
+/// How long a closing mesh waits for peers that have not read all that is queued for them. A dead
+/// one is silent before that.
+pub(crate) const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// Most bytes queued for one lane of one peer. At the limit the link is broken, since the peer
 /// reads too slowly; on the bulk lane the sender is told, and may wait.

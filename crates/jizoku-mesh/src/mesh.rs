@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jizoku_core::liveness::Timing;
 use jizoku_types::event::LinkDownCause;
 use jizoku_types::frame::{Channel, PROTOCOL_HIGHEST, PROTOCOL_LOWEST};
 use jizoku_types::limits::NODES_MAX;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::greet::{Reception, accept};
-use crate::heart::Heart;
+use crate::heart::{Heart, Pulse};
 use crate::hello::{Local, Refusal};
 use crate::hub::Hub;
 use crate::identity::Identity;
@@ -51,12 +52,15 @@ pub struct MeshConfig {
     pub listen: Vec<SocketAddr>,
     /// Lowest and highest protocol version that it speaks.
     pub versions: (u16, u16),
+    /// How fast links beat and how patient they are. The same on all nodes.
+    pub timing: Timing,
     /// Whose keys are let in from the start.
     pub members: BTreeSet<NodeId>,
 }
 
 impl MeshConfig {
-    /// A configuration for this build's protocol versions, without members, that listens nowhere.
+    /// A configuration for this build's protocol versions and the default timing, without
+    /// members, that listens nowhere.
     pub fn new(
         identity: Identity,
         cluster: ClusterId,
@@ -64,8 +68,16 @@ impl MeshConfig {
         incarnation: Incarnation,
     ) -> MeshConfig {
         let versions = (PROTOCOL_LOWEST, PROTOCOL_HIGHEST);
-        let (listen, members) = (Vec::new(), BTreeSet::new());
-        MeshConfig { identity, cluster, generation, incarnation, listen, versions, members }
+        MeshConfig {
+            identity,
+            cluster,
+            generation,
+            incarnation,
+            listen: Vec::new(),
+            versions,
+            timing: Timing::default(),
+            members: BTreeSet::new(),
+        }
     }
 }
 
@@ -243,13 +255,15 @@ impl Mesh {
         let deliveries = [consensus.0, control.0, streams.0, state.0, bulk.0];
         let shared = Arc::new(Shared::new(local, config.identity, deliveries));
         shared.set_members(config.members);
-        let heart = Heart::start(Arc::clone(&shared.alarm)).map_err(StartError::Heart)?;
+        let pulse = Arc::new(Pulse::default());
+        let heart = Heart::start(config.timing, Arc::clone(&shared.alarm), Arc::clone(&pulse))
+            .map_err(StartError::Heart)?;
 
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let hub =
             Hub::new(Arc::clone(&shared), events_in.clone(), arrivals_in.clone(), arrivals, heart);
-        let mut tasks = vec![tokio::spawn(hub.run())];
+        let mut tasks = vec![tokio::spawn(pulse.keep_showing()), tokio::spawn(hub.run())];
         let reception = Arc::new(Reception {
             shared: Arc::clone(&shared),
             config: server,
@@ -282,7 +296,7 @@ impl Mesh {
         &self.addresses
     }
 
-    /// Lets the peers read what is queued for them, for at most 300 ms, and then closes
+    /// Lets the peers read what is queued for them, for at most two seconds, and then closes
     /// everything. Nothing is left of the mesh when it returns.
     pub async fn close(mut self) {
         let links = self.handle.shared.links();

@@ -47,7 +47,7 @@ counters! {
     dropped_no_route,
     /// Frames dropped because they had passed through too many nodes.
     dropped_hops,
-    /// Bulk frames dropped because the next node took nothing for a second.
+    /// Bulk frames dropped because the next node took nothing for five seconds.
     dropped_relay_full,
     /// Frames dropped because their maker is no member any more.
     dropped_not_member,
@@ -89,6 +89,8 @@ counters! {
     joins_refused,
     /// How often this node was late and began to judge its links anew.
     late,
+    /// Rounds of beats that were not sent because this node's runtime was stuck.
+    beats_withheld,
 }
 
 /// Frames and bytes of one channel.

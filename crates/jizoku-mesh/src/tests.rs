@@ -6,21 +6,23 @@ mod joining;
 mod links;
 mod pause;
 mod proxy;
+mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jizoku_core::liveness::{BEAT, Timing};
 use jizoku_types::event::LinkDownCause;
 use jizoku_types::frame::Channel;
-use jizoku_types::{ClusterId, Generation, Incarnation, NodeId};
+use jizoku_types::{ClusterId, Generation, Incarnation, NodeId, Span};
 use tokio::time::{Instant, timeout};
 
 use crate::{Identity, Inbox, Incoming, Mailbox, Mesh, MeshConfig, MeshEvent, MeshHandle};
 
 /// Longer than anything here should take, even on a machine that is swamped.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const LOCAL_V4: &str = "127.0.0.1:0";
 const LOCAL_V6: &str = "[::1]:0";
@@ -36,10 +38,21 @@ fn members(identities: &[Identity]) -> BTreeSet<NodeId> {
     identities.iter().map(Identity::node).collect()
 }
 
+/// So patient that a machine that is swamped by other tests takes no link down.
+fn patient() -> Timing {
+    Timing::new(BEAT, Span::secs(5), Span::secs(10)).expect("patient")
+}
+
+/// Patient enough for a busy machine, where silence is what is waited for.
+fn brisk() -> Timing {
+    Timing::new(BEAT, Span::secs(1), Span::secs(2)).expect("patient")
+}
+
 fn config(identity: &Identity, members: &[Identity]) -> MeshConfig {
     let mut config =
         MeshConfig::new(identity.clone(), ClusterId([1; 16]), Generation(1), Incarnation(1));
     config.listen = vec![LOCAL_V4.parse().expect("an address")];
+    config.timing = patient();
     config.members = self::members(members);
     config
 }
@@ -101,6 +114,13 @@ impl TestNode {
         }
     }
 
+    /// Checks that no link has changed and nobody was refused since the last look.
+    fn assert_quiet(&mut self) {
+        while let Ok(event) = self.mail.events.try_recv() {
+            assert!(matches!(event, MeshEvent::Late { .. }), "{event:?}");
+        }
+    }
+
     fn inbox(&mut self, channel: Channel) -> &mut Inbox {
         match channel {
             Channel::Consensus => &mut self.mail.consensus,
@@ -142,6 +162,12 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "never came true: {what}");
         ticks.tick().await;
     }
+}
+
+/// Waits until the other end's beats have come and a round trip is known.
+async fn beating(node: &TestNode) {
+    let known = || node.handle.links().iter().any(|link| link.rtt.as_nanos() > 0);
+    until("it beats", known).await;
 }
 
 fn routes(ways: &[(NodeId, NodeId)]) -> BTreeMap<NodeId, NodeId> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::conn::Conn;
@@ -55,8 +56,8 @@ async fn others_are_refused_with_the_reason_and_told_of_once() {
             stats.refused_cluster + stats.refused_generation + stats.refused_version >= 3
         })
         .await;
-        assert!(a.mail.events.try_recv().is_err(), "told once");
-        assert!(b.mail.events.try_recv().is_err(), "told once");
+        a.assert_quiet();
+        b.assert_quiet();
         assert_eq!(a.handle.stats().links_up, 0);
     }
 }
@@ -116,17 +117,37 @@ fn rogue(identity: &Identity, member: &TestNode) -> Arc<Shared> {
     Arc::new(shared)
 }
 
-async fn intrude(identity: &Identity, node: &mut TestNode) -> Attempt {
-    let shared = rogue(identity, node);
-    let mut attempt =
-        dial(shared, node.id(), vec![node.address()]).await.expect("welcomed by the book");
-    await_adoption(&mut attempt).await.expect("the lower id decides");
-    node.up(identity.node()).await;
-    attempt
+/// A rogue's link that is up, and beats.
+struct Intruder {
+    lanes: [Conn; Lane::FRAMED],
+    _beating: JoinSet<()>,
 }
 
-fn conn(attempt: &mut Attempt, lane: Lane) -> &mut Conn {
-    &mut attempt.conns[lane as usize]
+impl Intruder {
+    fn new(attempt: Attempt) -> Intruder {
+        let [control, streams, state, bulk, mut heart] = attempt.conns;
+        let mut beating = JoinSet::new();
+        beating.spawn(async move {
+            let mut beats = tokio::time::interval(Duration::from_millis(40));
+            while heart.send(&[0; 24]).await.is_ok() {
+                beats.tick().await;
+            }
+        });
+        Intruder { lanes: [control, streams, state, bulk], _beating: beating }
+    }
+
+    async fn enter(identity: &Identity, node: &mut TestNode) -> Intruder {
+        let shared = rogue(identity, node);
+        let mut attempt =
+            dial(shared, node.id(), vec![node.address()]).await.expect("welcomed by the book");
+        await_adoption(&mut attempt).await.expect("the lower id decides");
+        node.up(identity.node()).await;
+        Intruder::new(attempt)
+    }
+
+    fn conn(&mut self, lane: Lane) -> &mut Conn {
+        &mut self.lanes[lane as usize]
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,8 +167,8 @@ async fn frames_that_break_the_rules_break_the_link() {
 
     for (bytes, too_long) in [(long, true), (short, false), (hops, false), (other_lane, false)] {
         let before = node.handle.stats();
-        let mut attempt = intrude(&b, &mut node).await;
-        conn(&mut attempt, Lane::Streams).send(&bytes).await.expect("sent");
+        let mut intruder = Intruder::enter(&b, &mut node).await;
+        intruder.conn(Lane::Streams).send(&bytes).await.expect("sent");
         assert_eq!(node.down(b.node()).await, LinkDownCause::Local);
         let after = node.handle.stats();
         let counted = if too_long {
@@ -159,9 +180,9 @@ async fn frames_that_break_the_rules_break_the_link() {
     }
 
     // Bytes under TLS that aren't TLS.
-    let mut attempt = intrude(&b, &mut node).await;
-    conn(&mut attempt, Lane::State).tcp.write_all(&[0x17, 3, 3, 0, 32]).await.expect("sent");
-    conn(&mut attempt, Lane::State).tcp.write_all(&[7; 32]).await.expect("sent");
+    let mut intruder = Intruder::enter(&b, &mut node).await;
+    intruder.conn(Lane::State).tcp.write_all(&[0x17, 3, 3, 0, 32]).await.expect("sent");
+    intruder.conn(Lane::State).tcp.write_all(&[7; 32]).await.expect("sent");
     assert_eq!(node.down(b.node()).await, LinkDownCause::Local);
     assert_eq!(node.handle.stats().broken_tls, 1);
 }
@@ -170,11 +191,11 @@ async fn frames_that_break_the_rules_break_the_link() {
 async fn frames_of_removed_nodes_are_dropped_though_a_member_relays_them() {
     let [a, b, removed] = identities::<3>();
     let mut node = TestNode::start(config(&a, &[a.clone(), b.clone()]));
-    let mut attempt = intrude(&b, &mut node).await;
+    let mut intruder = Intruder::enter(&b, &mut node).await;
     for from in [removed.node(), b.node()] {
         let header = Header::new(from, a.node(), Channel::Control);
         let frame = Frame { header, body: Bytes::new() };
-        conn(&mut attempt, Lane::Control).send(&frame.prefix()).await.expect("sent");
+        intruder.conn(Lane::Control).send(&frame.prefix()).await.expect("sent");
     }
     assert_eq!(node.receive(Channel::Control).await.from, b.node());
     assert_eq!(node.handle.stats().dropped_not_member, 1);
@@ -190,6 +211,7 @@ async fn a_peer_that_lost_the_link_is_told_from_one_that_has_not_heard_of_it() {
     let mut first = dial(Arc::clone(&shared), node.id(), addresses.clone()).await.expect("ok");
     let adoption = await_adoption(&mut first).await.expect("adopted");
     node.up(b.node()).await;
+    let first = Intruder::new(first);
     // It hasn't heard: its second attempt began before the first became the link.
     let second = dial(Arc::clone(&shared), node.id(), addresses.clone()).await;
     assert!(matches!(second, Err(DialError::Refused(_, Refusal::Duplicate))));
@@ -202,6 +224,7 @@ async fn a_peer_that_lost_the_link_is_told_from_one_that_has_not_heard_of_it() {
     let mut third = dial(Arc::clone(&shared), node.id(), addresses).await.expect("ok");
     let newer = await_adoption(&mut third).await.expect("adopted");
     assert!(newer > adoption && adoption > Adoption::default());
+    let _third = Intruder::new(third);
     assert_eq!(node.change().await, (b.node(), Err(LinkDownCause::Reset)));
     assert_eq!(node.change().await, (b.node(), Ok(Incarnation(1))));
     drop(first);
@@ -229,4 +252,43 @@ async fn unfinished_attempts_do_not_pile_up() {
     }
     let mut attempt = dial(shared, node.id(), vec![node.address()]).await.expect("ok");
     assert!(await_adoption(&mut attempt).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_say_nothing_keep_no_member_out() {
+    let (mut a, mut b) = two();
+    let mut idle = Vec::new();
+    for _ in 0..crate::limits::GREETINGS_MAX + 10 {
+        idle.push(tokio::net::TcpStream::connect(b.address()).await.expect("connected"));
+    }
+    until("the oldest are dropped", || b.handle.stats().refused_busy >= 10).await;
+    a.dial(&[(b.id(), b.address())]);
+    let (here, there) = (a.id(), b.id());
+    tokio::join!(a.up(there), b.up(here));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn noise_is_refused_and_counted_whatever_it_is() {
+    let (a, _b) = two();
+    let mut noise: u64 = 0x9e37_79b9_7f4a_7c15;
+    for round in 0..200u64 {
+        let mut bytes = Vec::new();
+        for _ in 0..round * 7 {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            bytes.push(noise as u8);
+        }
+        // Half of them look like a TLS record at first.
+        if round % 2 == 0 && bytes.len() > 5 {
+            bytes[..3].copy_from_slice(&[0x16, 3, 1]);
+            bytes[3..5].copy_from_slice(&u16::to_be_bytes((round * 7 - 5) as u16));
+        }
+        let mut stranger = tokio::net::TcpStream::connect(a.address()).await.expect("connected");
+        // It may be thrown out before it has said everything.
+        let _ = stranger.write_all(&bytes).await;
+        drop(stranger);
+        // A task that panicked would not count.
+        until("it is refused", || a.handle.stats().refused_greeting == round + 1).await;
+    }
 }
