@@ -1,0 +1,264 @@
+//! Proposals of this node that are under way, and what this node, as a leader, decided about those
+//! of others.
+//!
+//! What it does not know: how commands get into the log; clocks.
+//!
+//! Invariants
+//! - A proposal ends once: settled (applied under its id), or refused.
+//! - It is sent to one leader, named by its term, and again only when it is certain that the
+//!   earlier attempt is not in the log and never will be: that leader said so, or an entry of a
+//!   later term was applied here (terms never fall along the log). So it is applied at most once.
+//!   The same attempt may be sent again to the same leader, which remembers that it has it.
+//! - `NotTaken` is only said of a proposal for which no attempt is open.
+//!
+//! Limits: [`PROPOSALS_MAX`] under way; [`DECISIONS_MAX`] remembered decisions, oldest forgotten.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use jizoku_types::{Instant, NodeId, Span};
+
+use crate::interface::{PROPOSALS_MAX, RefuseReason};
+use crate::log::Command;
+use crate::runtime::lock;
+
+/// Decisions that a leader remembers, so that a message that arrives twice counts once. At a
+/// thousand proposals a second this is longer than any message is under way.
+const DECISIONS_MAX: usize = 16_384;
+
+/// What is proposed.
+#[derive(Clone, Debug)]
+pub(crate) enum Wish {
+    Command(Vec<u8>),
+    Voters { voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId> },
+}
+
+/// To whom a proposal was given.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    /// The term of that leader.
+    term: u64,
+    /// When the same attempt is sent again, in case the message was lost.
+    again_at: Instant,
+}
+
+#[derive(Debug)]
+struct Pending {
+    wish: Wish,
+    /// Which leader has it now. `None`: nobody.
+    sent: Option<Sent>,
+    attempt: u64,
+    not_before: Instant,
+    deadline: Instant,
+}
+
+/// One proposal to hand to the leader now.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) id: u64,
+    pub(crate) attempt: u64,
+    pub(crate) wish: Wish,
+}
+
+/// One attempt of any node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AttemptKey {
+    pub(crate) origin: NodeId,
+    pub(crate) life: u64,
+    pub(crate) id: u64,
+    pub(crate) attempt: u64,
+}
+
+/// What a leader does with an attempt that has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    New,
+    /// It is being handled, or was taken.
+    Seen,
+    /// It was not taken: say so again.
+    Refused,
+}
+
+struct Book {
+    me: NodeId,
+    life: u64,
+    pending: BTreeMap<u64, Pending>,
+    refused: VecDeque<(u64, RefuseReason)>,
+    /// Whether each attempt was refused.
+    decisions: BTreeMap<AttemptKey, bool>,
+    decided: VecDeque<AttemptKey>,
+}
+
+/// Shared by a value and its tasks.
+#[derive(Clone)]
+pub(crate) struct Proposals(Arc<Mutex<Book>>);
+
+impl Proposals {
+    pub(crate) fn new(me: NodeId, life: u64) -> Proposals {
+        Proposals(Arc::new(Mutex::new(Book {
+            me,
+            life,
+            pending: BTreeMap::new(),
+            refused: VecDeque::new(),
+            decisions: BTreeMap::new(),
+            decided: VecDeque::new(),
+        })))
+    }
+
+    pub(crate) fn life(&self) -> u64 {
+        lock(&self.0).life
+    }
+
+    /// Takes a proposal of this node up, to be handed out by [`Proposals::next`].
+    pub(crate) fn add(&self, now: Instant, id: u64, wish: Wish, deadline: Instant) {
+        let mut book = lock(&self.0);
+        let full = book.pending.len() >= PROPOSALS_MAX;
+        if full || book.pending.contains_key(&id) {
+            book.refused.push_back((id, RefuseReason::Full));
+            return;
+        }
+        let pending = Pending { wish, sent: None, attempt: 0, not_before: now, deadline };
+        book.pending.insert(id, pending);
+    }
+
+    /// The next proposal that the leader of `term` shall get, or get again after `patience`.
+    pub(crate) fn next(&self, now: Instant, term: u64, patience: Span) -> Option<Attempt> {
+        let mut book = lock(&self.0);
+        let mut open = book.pending.iter_mut();
+        let (id, pending) = open.find(|(_, pending)| match pending.sent {
+            None => pending.not_before <= now,
+            Some(sent) => sent.term == term && sent.again_at <= now,
+        })?;
+        if pending.sent.is_none() {
+            pending.attempt += 1;
+        }
+        pending.sent = Some(Sent { term, again_at: now + patience });
+        Some(Attempt { id: *id, attempt: pending.attempt, wish: pending.wish.clone() })
+    }
+
+    /// The leader did not take that attempt. It is handed out again after `pause`.
+    pub(crate) fn not_taken(&self, now: Instant, id: u64, attempt: u64, pause: Span) {
+        if let Some(pending) = lock(&self.0).pending.get_mut(&id)
+            && pending.attempt == attempt
+            && pending.sent.is_some()
+        {
+            pending.sent = None;
+            pending.not_before = now + pause;
+        }
+    }
+
+    /// That attempt ended; gives whether it was the open one.
+    pub(crate) fn end(&self, id: u64, attempt: u64) -> bool {
+        let mut book = lock(&self.0);
+        let open = book.pending.get(&id).is_some_and(|pending| pending.attempt == attempt);
+        if open {
+            book.pending.remove(&id);
+        }
+        open
+    }
+
+    /// That attempt ended badly.
+    pub(crate) fn refuse(&self, id: u64, attempt: u64, reason: RefuseReason) {
+        if self.end(id, attempt) {
+            lock(&self.0).refused.push_back((id, reason));
+        }
+    }
+
+    /// A proposal was refused before it was taken up.
+    pub(crate) fn refuse_new(&self, id: u64, reason: RefuseReason) {
+        lock(&self.0).refused.push_back((id, reason));
+    }
+
+    /// `command` is applied: the id it was proposed under, if here, and not given up.
+    pub(crate) fn settle(&self, command: &Command) -> Option<u64> {
+        let mut book = lock(&self.0);
+        let own = command.origin == book.me && command.life == book.life;
+        let settled = own && book.pending.remove(&command.id).is_some();
+        settled.then_some(command.id)
+    }
+
+    /// An entry of this term was applied: what is with leaders of earlier terms is lost.
+    pub(crate) fn applied_term(&self, term: u64) {
+        for pending in lock(&self.0).pending.values_mut() {
+            if pending.sent.is_some_and(|sent| sent.term < term) {
+                pending.sent = None;
+            }
+        }
+    }
+
+    /// Entries up to this term were skipped by a snapshot, maybe with proposals of this node.
+    pub(crate) fn skipped_to(&self, term: u64) {
+        let mut book = lock(&self.0);
+        let book = &mut *book;
+        let Book { pending, refused, .. } = book;
+        pending.retain(|id, pending| {
+            let keep = pending.sent.is_none_or(|sent| sent.term > term);
+            if !keep {
+                refused.push_back((*id, RefuseReason::Unknown));
+            }
+            keep
+        });
+    }
+
+    /// Gives up what is too old.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut book = lock(&self.0);
+        let Book { pending, refused, .. } = &mut *book;
+        pending.retain(|id, pending| {
+            if pending.deadline > now {
+                return true;
+            }
+            let reason =
+                if pending.sent.is_some() { RefuseReason::Unknown } else { RefuseReason::NotTaken };
+            refused.push_back((*id, reason));
+            false
+        });
+    }
+
+    /// The next refusal to tell the caller.
+    pub(crate) fn next_refused(&self) -> Option<(u64, RefuseReason)> {
+        lock(&self.0).refused.pop_front()
+    }
+
+    /// When something is due. `term`: of the leader, if there is one to hand proposals to.
+    pub(crate) fn deadline(&self, term: Option<u64>) -> Option<Instant> {
+        let book = lock(&self.0);
+        let times = book.pending.values().map(|pending| {
+            let hand_out = match pending.sent {
+                None => term.map(|_| pending.not_before),
+                Some(sent) => (term == Some(sent.term)).then_some(sent.again_at),
+            };
+            hand_out.map_or(pending.deadline, |at| at.min(pending.deadline))
+        });
+        times.min()
+    }
+
+    /// An attempt arrived at this node as the leader.
+    pub(crate) fn arrived(&self, key: AttemptKey) -> Arrival {
+        let mut book = lock(&self.0);
+        match book.decisions.get(&key) {
+            Some(true) => Arrival::Refused,
+            Some(false) => Arrival::Seen,
+            None => {
+                book.decisions.insert(key, false);
+                book.decided.push_back(key);
+                if book.decided.len() > DECISIONS_MAX
+                    && let Some(oldest) = book.decided.pop_front()
+                {
+                    book.decisions.remove(&oldest);
+                }
+                Arrival::New
+            }
+        }
+    }
+
+    /// The attempt was not taken, and must not be if it arrives again.
+    pub(crate) fn decide_refused(&self, key: AttemptKey) {
+        if let Some(refused) = lock(&self.0).decisions.get_mut(&key) {
+            *refused = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

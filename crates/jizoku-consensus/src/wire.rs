@@ -1,0 +1,205 @@
+//! What consensus values say to each other.
+//!
+//! What it does not know: how bytes travel; who may speak (the mesh lets members in only).
+//!
+//! Invariants
+//! - A message names its cluster and generation; [`open`] refuses those of another one.
+//! - Decoding never panics and allocates no more than the bytes at hand allow. What is decoded is
+//!   checked for what openraft takes for granted (entries in order, sound members).
+//!
+//! Limits: a message is at most [`FRAME_BODY_MAX`] bytes; see [`APPEND_BYTES_MAX`] and
+//! [`SNAPSHOT_PART`] for how the largest ones stay below it.
+
+use std::collections::BTreeSet;
+
+use jizoku_types::limits::FRAME_BODY_MAX;
+use jizoku_types::{ClusterId, Generation, NodeId, frame};
+use serde::{Deserialize, Serialize};
+
+use crate::log::{COMMAND_MAX, Entry, LogId, MEMBERS_MAX, Vote, follows};
+use crate::record::{SNAPSHOT_MAX, SnapshotMeta};
+
+/// The number of the form in which messages are encoded.
+pub(crate) const WIRE_FORMAT: u8 = 1;
+
+/// Bytes of entries in one message at most, unless the first entry alone is larger.
+pub(crate) const APPEND_BYTES_MAX: usize = 384 << 10;
+
+/// Bytes of a snapshot in one message.
+pub(crate) const SNAPSHOT_PART: usize = 256 << 10;
+
+const _: () = assert!(
+    APPEND_BYTES_MAX + COMMAND_MAX + 4096 <= FRAME_BODY_MAX,
+    "a message with entries must fit a frame: the last entry may go over the limit"
+);
+const _: () = assert!(SNAPSHOT_PART + 3 * 40 * MEMBERS_MAX <= FRAME_BODY_MAX, "so must a part");
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    format: u8,
+    cluster: ClusterId,
+    generation: Generation,
+    body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Body {
+    /// A call of openraft's; answered by a `Reply` with the same number.
+    Request {
+        call: u64,
+        request: Request,
+    },
+    Reply {
+        call: u64,
+        reply: Reply,
+    },
+    Notice(Notice),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Append { vote: Vote, before: Option<LogId>, entries: Vec<Entry>, committed: Option<LogId> },
+    Vote { vote: Vote, last: Option<LogId>, transfer: bool },
+    PreVote { vote: Vote, last: Option<LogId> },
+    Transfer { vote: Vote, to: NodeId, last: Option<LogId> },
+    Snapshot { vote: Vote, meta: SnapshotMeta, total: u64, offset: u64, part: Vec<u8> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// All entries are stored.
+    Appended,
+    /// Entries up to this one are stored.
+    AppendedPart(Option<LogId>),
+    /// The log doesn't hold the entry before.
+    Conflict,
+    /// The receiver follows a later leader, or votes for a later one.
+    LaterVote(Vote),
+    Vote {
+        vote: Vote,
+        granted: bool,
+        last: Option<LogId>,
+    },
+    Transfer {
+        accepted: bool,
+    },
+    /// The snapshot is wanted from this offset on; at the end of it: it is installed.
+    Snapshot {
+        vote: Vote,
+        next: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Notice {
+    /// Append this command, if you lead in this term.
+    Propose {
+        term: u64,
+        life: u64,
+        id: u64,
+        attempt: u64,
+        command: Vec<u8>,
+    },
+    /// Not appended, and never will be from that attempt.
+    NotTaken {
+        life: u64,
+        id: u64,
+        attempt: u64,
+    },
+    /// Make these the voters and learners, if you lead.
+    ChangeVoters {
+        life: u64,
+        id: u64,
+        attempt: u64,
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    },
+    VotersChanged {
+        life: u64,
+        id: u64,
+        attempt: u64,
+        result: Result<(), ChangeFailure>,
+    },
+    /// Hand over the lead.
+    TransferLeader {
+        to: Option<NodeId>,
+    },
+    /// The leader of this term is gone: would you vote for me?
+    LeaderGone {
+        term: u64,
+        last: Option<LogId>,
+    },
+    /// I would: my leader of this term is gone too.
+    GoneToo {
+        term: u64,
+    },
+}
+
+/// Why voters were not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ChangeFailure {
+    NotLeader,
+    Busy,
+    Lagging,
+    Unknown,
+}
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Not a message of this format.
+    Malformed,
+    /// Of another cluster or generation.
+    Foreign,
+}
+
+/// Encodes `body` for the cluster.
+pub(crate) fn seal(cluster: ClusterId, generation: Generation, body: Body) -> Vec<u8> {
+    frame::encode(&Envelope { format: WIRE_FORMAT, cluster, generation, body })
+}
+
+/// Decodes and checks a message.
+pub(crate) fn open(
+    cluster: ClusterId,
+    generation: Generation,
+    bytes: &[u8],
+) -> Result<Body, Refusal> {
+    if bytes.first() != Some(&WIRE_FORMAT) {
+        return Err(Refusal::Malformed);
+    }
+    let envelope: Envelope = frame::decode(bytes).map_err(|_| Refusal::Malformed)?;
+    if envelope.cluster != cluster || envelope.generation != generation {
+        return Err(Refusal::Foreign);
+    }
+    if is_sound(&envelope.body) { Ok(envelope.body) } else { Err(Refusal::Malformed) }
+}
+
+fn is_sound(body: &Body) -> bool {
+    match body {
+        Body::Request { request, .. } => match request {
+            Request::Append { vote, before, entries, .. } => {
+                let within = entries.last().is_none_or(|entry| entry.id.term <= vote.term);
+                vote.elected && within && follows(*before, entries)
+            }
+            Request::Vote { vote, .. } | Request::PreVote { vote, .. } => !vote.elected,
+            Request::Transfer { vote, .. } => vote.elected,
+            Request::Snapshot { vote, meta, total, offset, part } => {
+                let end = offset.checked_add(part.len() as u64);
+                vote.elected
+                    && meta.last.is_some_and(|last| last.term <= vote.term)
+                    && meta.members.is_sound()
+                    && *total <= SNAPSHOT_MAX as u64
+                    && end.is_some_and(|end| end <= *total)
+            }
+        },
+        Body::Reply { .. } => true,
+        Body::Notice(Notice::Propose { command, .. }) => command.len() <= COMMAND_MAX,
+        Body::Notice(Notice::ChangeVoters { voters, learners, .. }) => {
+            !voters.is_empty() && voters.len() + learners.len() <= MEMBERS_MAX
+        }
+        Body::Notice(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;
