@@ -1,0 +1,11 @@
+//! Real programs on the real engine: run, captured under load, restored elsewhere.
+//!
+//! The programs of `examples/` are built by the tests themselves (target `wasm32-wasip1`).
+
+mod support;
+
+mod captures;
+mod contract;
+mod isolation;
+mod notebook;
+mod pages;
