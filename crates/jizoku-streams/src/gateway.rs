@@ -463,7 +463,7 @@ impl GatewayEnd {
     fn wrote(&mut self, counter: u64, count: usize) {
         let urgent = self.limits.output_window as u64 / 4;
         let Some(conn) = self.conns.get_mut(&counter) else { return };
-        conn.written = (conn.written + count as u64).min(conn.released);
+        conn.written = conn.written.saturating_add(count as u64).min(conn.released);
         if conn.written - conn.confirmed >= urgent {
             self.session.confirm_due = true;
         }

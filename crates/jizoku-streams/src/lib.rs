@@ -30,9 +30,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod buffer;
+#[cfg(test)]
+mod dice;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
 pub mod gateway;
+#[cfg(test)]
+mod hostile;
 pub mod instance;
 pub mod limits;
 pub mod lineage;

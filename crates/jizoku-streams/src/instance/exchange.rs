@@ -533,13 +533,12 @@ impl InstanceEnd {
     /// and wants to be acknowledged.
     fn said(&mut self, index: u16, numbered: bool) {
         let (now, committed) = (self.now, self.committed);
-        let idle = self.probes == Timer::Off;
         let peer = self.peer(index);
         peer.ack_pending = false;
         peer.ack_due = false;
         if numbered {
             peer.told = committed;
-            if idle {
+            if peer.number == peer.acked + 1 {
                 peer.asked = now;
             }
             self.probes.arm();

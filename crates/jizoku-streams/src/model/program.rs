@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use jizoku_types::ConnId;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use crate::instance::{InstanceEnd, Read, ReadInto, Shutdown, Socket, Write};
 
 /// Output bytes for one input byte.

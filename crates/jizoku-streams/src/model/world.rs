@@ -11,8 +11,8 @@ use jizoku_types::{
     ConnId, Epoch, GatewayId, Incarnation, Instant, NodeId, ServiceId, Span, decode, encode,
 };
 
-use super::dice::Dice;
 use super::program::{Log, Program};
+use crate::dice::Dice;
 use crate::faults::Faults;
 use crate::gateway::{GatewayEnd, Input, Output, Phase};
 use crate::instance::{Identity, InstanceEnd};
@@ -57,6 +57,7 @@ struct Run {
     restored: Program,
     origin: Option<Rc<Checkpoint>>,
     seq: u64,
+    quarantined: bool,
     /// Whether the restored state is committed in this epoch.
     adopted: bool,
     /// Commits that were decided and not told yet.
@@ -111,6 +112,7 @@ pub(super) struct Totals {
     closed: u64,
     reset_released: u64,
     reset_stateless: u64,
+    reset_poisonous: u64,
     output_bytes: u64,
     gaps: u64,
     duplicates: u64,
@@ -262,8 +264,22 @@ impl World {
         }
         let (restored, tells) = (program.clone(), VecDeque::new());
         let adopted = chosen.is_none();
-        let run =
-            Run { node, alive: true, end, program, restored, origin: chosen, seq, adopted, tells };
+        let quarantined = self.dice.permille(80);
+        if quarantined {
+            end.quarantine();
+        }
+        let run = Run {
+            node,
+            alive: true,
+            end,
+            program,
+            restored,
+            origin: chosen,
+            seq,
+            quarantined,
+            adopted,
+            tells,
+        };
         self.runs.push(run);
         if self.exact {
             self.adopt();
@@ -628,6 +644,7 @@ impl World {
             .any(|run| run.program.logs.get(&conn).is_some_and(|log| log.reset || log.closed));
         let committed = self.committed.as_ref().and_then(|c| c.program.logs.get(&conn));
         let committed = committed.is_some_and(|log| log.reset || log.closed);
+        let quarantined = self.runs[epoch as usize - 1].quarantined;
         let client = self.client(at, conn);
         if client.over.replace(how).is_some() {
             return self.failed(format!("ended twice: {conn:?}"));
@@ -640,6 +657,7 @@ impl World {
             }
             Over::Reset(ResetCause::ReleasedTooMuch) => mode == Mode::Free || may_break,
             Over::Reset(ResetCause::Stateless) => mode == Mode::Stateless,
+            Over::Reset(ResetCause::Poisonous) => quarantined,
             Over::Reset(_) => false,
             Over::Aborted => true,
         };
@@ -647,6 +665,7 @@ impl World {
             Over::Closed => self.totals.closed += 1,
             Over::Reset(ResetCause::ReleasedTooMuch) => self.totals.reset_released += 1,
             Over::Reset(ResetCause::Stateless) => self.totals.reset_stateless += 1,
+            Over::Reset(ResetCause::Poisonous) => self.totals.reset_poisonous += 1,
             _ => {}
         }
         if !allowed {
@@ -821,6 +840,7 @@ impl Totals {
         self.closed += one.closed;
         self.reset_released += one.reset_released;
         self.reset_stateless += one.reset_stateless;
+        self.reset_poisonous += one.reset_poisonous;
         self.output_bytes += one.output_bytes;
         self.carried_on += one.carried_on;
         self.gateway_restarts += one.gateway_restarts;
@@ -843,6 +863,7 @@ impl Totals {
             ("takeovers", self.takeovers),
             ("clients", self.clients),
             ("closed", self.closed),
+            ("poisonous", self.reset_poisonous),
             ("gaps", self.gaps),
             ("duplicates", self.duplicates),
             ("stale", self.stale),
