@@ -5,6 +5,7 @@
 //! - [`running`]: a thread for each service that is active here
 //! - [`engines`], [`modules`], [`output`]: what runs instances
 //! - [`gate`], [`probe`]: what the gateway and the checks need
+//! - [`peers`]: who the other members are, also before the catalog says so
 //! - [`wiring`], [`mailbox`]: how they reach each other
 //! - [`membership`]: how a folder comes to belong to a cluster
 //! - [`server`], [`status`], [`events`], [`journal`], [`load`]: what people see
@@ -25,6 +26,7 @@ mod modules;
 mod notify;
 mod orders;
 mod output;
+mod peers;
 mod probe;
 mod running;
 mod server;
@@ -47,7 +49,7 @@ use jizoku_store::state::StateOptions;
 use jizoku_store::{Blobs, ConsensusLog, DataFolder, StateStore};
 use jizoku_types::limits::LEASE_MAX;
 use jizoku_types::{Incarnation, Member, decode};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::core::{Core, CoreMessage};
 use self::engines::Engines;
@@ -57,6 +59,7 @@ use self::mailbox::{Mailbox, Sender, mailbox};
 use self::membership::{ClusterFile, JoinAnswer, JoinAsk, Pending};
 use self::modules::Modules;
 use self::output::OutputRing;
+use self::peers::{Addresses, Peers};
 use self::probe::Probe;
 use self::running::Starter;
 use self::wiring::Wiring;
@@ -96,7 +99,11 @@ async fn start_and_wait(
     let identity = membership::identity(&folder)?;
     let incarnation = folder.next_incarnation().map_err(|error| error.to_string())?;
     let me = Member { node: identity.node(), incarnation };
-    let (mesh, mail) = start_mesh(&identity, &config, &file, incarnation)?;
+    let mut early = peers::last(&folder, file.cluster);
+    for (node, addresses) in &file.seeds {
+        early.entry(*node).or_insert_with(|| addresses.clone());
+    }
+    let (mesh, mail) = start_mesh(&identity, &config, &file, &early, incarnation)?;
     let (core_in, core_box) = mailbox();
     let (holder_in, holder_box) = mailbox();
     let wiring = Wiring::new(me, mesh.handle(), core_in.clone(), holder_in.clone());
@@ -117,7 +124,9 @@ async fn start_and_wait(
     let probes = Probe::new(handle, core_in.clone(), first);
     let made = make_core(&folder, &config, &file, &identity, &mesh, &wiring, incarnation)?;
     let (node, consensus, log) = made;
-    let core = Core::new(node, consensus, log, Arc::clone(&wiring), starter, probes);
+    let (keep, kept) = watch::channel(Addresses::new());
+    let known = Peers::new(me, early, keep);
+    let core = Core::new(node, consensus, log, Arc::clone(&wiring), starter, probes, known);
     let (ended_in, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("core".into())
@@ -130,6 +139,7 @@ async fn start_and_wait(
     dispatch(mail, &wiring, &modules);
     let folder = Arc::new(folder);
     tokio::spawn(tell_load(Arc::clone(&folder), config.clone(), core_in.clone()));
+    tokio::spawn(keep_members(Arc::clone(&folder), file.cluster, kept));
     tokio::spawn(tell_pending(
         Arc::clone(&folder),
         file,
@@ -187,14 +197,15 @@ fn start_mesh(
     identity: &Identity,
     config: &NodeConfig,
     file: &ClusterFile,
+    early: &Addresses,
     incarnation: Incarnation,
 ) -> Result<(Mesh, MeshMailbox), String> {
     let mut mesh = MeshConfig::new(identity.clone(), file.cluster, file.generation, incarnation);
     mesh.listen = config.listen.clone();
-    mesh.members = file.seeds.iter().map(|(node, _)| *node).collect();
+    mesh.members = early.keys().copied().collect();
     let (mesh, mail) = Mesh::start(mesh).map_err(|error| error.to_string())?;
     let addresses = |texts: &Vec<String>| texts.iter().filter_map(|t| t.parse().ok()).collect();
-    let peers = file.seeds.iter().map(|(node, texts)| (*node, addresses(texts))).collect();
+    let peers = early.iter().map(|(node, texts)| (*node, addresses(texts))).collect();
     mesh.handle().set_peers(peers);
     Ok((mesh, mail))
 }
@@ -399,6 +410,18 @@ async fn tell_load(folder: Arc<DataFolder>, config: NodeConfig, core: Sender<Cor
         let load = load::read(folder.path(), config.disk_reserve, &mut before);
         core.send(CoreMessage::Node(node::Input::Load(load)));
         tokio::time::sleep(LOAD_EVERY).await;
+    }
+}
+
+/// Writes down who the members are, whenever that changes, for the next start.
+async fn keep_members(
+    folder: Arc<DataFolder>,
+    cluster: jizoku_types::ClusterId,
+    mut members: watch::Receiver<Addresses>,
+) {
+    while members.changed().await.is_ok() {
+        let newest = members.borrow_and_update().clone();
+        peers::write(&folder, cluster, &newest);
     }
 }
 

@@ -13,10 +13,7 @@ pub(crate) fn instrument(module: &[u8]) -> Result<Vec<u8>, String> {
     let waiting: Vec<(&str, &str)> =
         jizoku_wasm::WAITING.iter().map(|name| (WASI, *name)).collect();
     // The engine itself refuses unknown imports: it knows what it offers.
-    let options = Options {
-        unwinding_imports: &waiting,
-        allowed_imports: None,
-        no_return: NoReturn::Unwind,
-    };
+    let options =
+        Options { unwinding_imports: &waiting, allowed_imports: None, no_return: NoReturn::Unwind };
     rewrite(module, &options).map(|made| made.wasm).map_err(|error| error.to_string())
 }

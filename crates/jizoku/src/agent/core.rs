@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use super::holding::HolderMessage;
 use super::mailbox::{Got, Mailbox};
+use super::peers::{Addresses, Peers};
 use super::probe::Probe;
 use super::running::{RunnerMessage, Starter};
 use super::wiring::Wiring;
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     wiring: Arc<Wiring>,
     starter: Starter,
     probes: Probe,
+    peers: Peers,
     replies: BTreeMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>,
     next_request: u64,
     /// Numbers of changes of voters, apart from those of the Node's proposals.
@@ -86,6 +88,7 @@ impl Core {
         wiring: Arc<Wiring>,
         starter: Starter,
         probes: Probe,
+        peers: Peers,
     ) -> Core {
         Core {
             node,
@@ -95,6 +98,7 @@ impl Core {
             wiring,
             starter,
             probes,
+            peers,
             replies: BTreeMap::new(),
             next_request: 1,
             next_change: CHANGES_FROM,
@@ -221,8 +225,11 @@ impl Core {
                 self.consensus_says(output);
             }
             if idle {
-                return;
+                break;
             }
+        }
+        if let Some(peers) = self.peers.caught_up(self.node.catalog()) {
+            self.tell_mesh(&peers);
         }
     }
 
@@ -300,7 +307,10 @@ impl Core {
                 self.consensus.handle(now, consensus::Input::SnapshotTaken { index, bytes });
             }
             node::Output::Control { to, message } => self.wiring.send_control(to, &message),
-            node::Output::Peers(peers) => self.peers(&peers),
+            node::Output::Peers(peers) => {
+                let peers = self.peers.told(peers, self.node.catalog());
+                self.tell_mesh(&peers);
+            }
             node::Output::Routes(routes) => self.wiring.mesh.set_routes(routes),
             node::Output::Activate(assignment) => self.starter.activate(*assignment),
             node::Output::Runner { service, epoch, order } => self.order(service, epoch, order),
@@ -332,7 +342,7 @@ impl Core {
         }
     }
 
-    fn peers(&self, peers: &BTreeMap<NodeId, Vec<String>>) {
+    fn tell_mesh(&self, peers: &Addresses) {
         let me = self.wiring.me.node;
         let members: BTreeSet<NodeId> = peers.keys().copied().chain([me]).collect();
         self.wiring.mesh.set_members(members);

@@ -210,6 +210,8 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
     let me = shared.agent.wiring.me.node;
     ask(Command::Leave { node: me }, shared).await?;
     let forgotten = shared.agent.folder.forget(jizoku_store::Small::Cluster);
+    let forgotten =
+        forgotten.and_then(|()| shared.agent.folder.forget(jizoku_store::Small::Members));
     forgotten.map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
     shared.stop();
     Ok(note("this node has left; its agent ends".into()))

@@ -189,7 +189,7 @@ fn resumed(client: &Client, mark: Instant, settle: Duration) -> Option<Duration>
         return None;
     }
     // The longest silence between two answers that touches the time after the mark.
-    let before = answers.iter().map(|(at, _)| *at).filter(|at| *at <= mark).last();
+    let before = answers.iter().map(|(at, _)| *at).rfind(|at| *at <= mark);
     let all: Vec<Instant> = before.into_iter().chain(after).collect();
     let gap = all.windows(2).max_by_key(|pair| pair[1].duration_since(pair[0]))?;
     Some(gap[1].duration_since(mark))
