@@ -32,7 +32,7 @@ struct Step {
     command: &'static [&'static str],
 }
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 5] = [
     Step { name: "format", folder: ".", command: &["cargo", "fmt", "--all", "--check"] },
     Step {
         name: "guests",
@@ -58,11 +58,6 @@ const STEPS: [Step; 6] = [
         name: "tests",
         folder: ".",
         command: &["cargo", "test", "--release", "--workspace", "--all-features"],
-    },
-    Step {
-        name: "simulator",
-        folder: ".",
-        command: &["cargo", "xtask", "sim", "--seeds", "300", "--faults"],
     },
     Step { name: "demo", folder: ".", command: &["cargo", "run", "--release", "--", "demo"] },
 ];
