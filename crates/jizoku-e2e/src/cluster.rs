@@ -1,0 +1,363 @@
+//! Agents as processes on loopback, driven by the command line as a person would.
+//!
+//! Node `i` (from 0) is called `n{i+1}`; its mesh and its gateway listen on 127.1.T.(i+1), where T
+//! is claimed for the cluster by a listener on 127.1.T.254.
+//!
+//! Invariant: dropping the cluster kills every agent that is left. After a panic the folder is
+//! left behind, and the newest events are printed.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{build, clients, wait_for};
+
+/// Where meshes listen.
+const MESH_PORT: u16 = 7645;
+/// How long an agent may take to answer for the first time, on a busy machine.
+const AGENT_WITHIN: Duration = Duration::from_secs(30);
+/// How long an agent may take to end when it is told to.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// Events of each node that are printed after a panic.
+const EVENTS_SHOWN: usize = 40;
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Cluster {
+    network: u8,
+    folder: PathBuf,
+    agents: Vec<Option<Child>>,
+    _claim: TcpListener,
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Said {
+    /// Whether the exit code was 0.
+    pub ok: bool,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Said {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Said { ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+impl Cluster {
+    /// A network without nodes.
+    ///
+    /// # Panics
+    /// If no network is free.
+    pub fn empty() -> Cluster {
+        let claim = |network: u8| {
+            let listener = TcpListener::bind((Ipv4Addr::new(127, 1, network, 254), MESH_PORT));
+            listener.ok().map(|listener| (network, listener))
+        };
+        let (network, claim) = (1..=250).find_map(claim).expect("a network in 127.1/16 is free");
+        // Folders outlive a failed test; networks are claimed again.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let own = format!("jizoku-e2e-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(own);
+        fs::create_dir_all(&folder).expect("a folder for tests can be made");
+        Cluster { network, folder, agents: Vec::new(), _claim: claim }
+    }
+
+    /// A cluster of so many nodes, all of which see a leader.
+    pub fn start(count: usize) -> Cluster {
+        let mut cluster = Cluster::empty();
+        for _ in 0..count {
+            cluster.add(&[]);
+        }
+        cluster
+    }
+
+    /// One node more, by `init` or with a ticket of node 0.
+    pub fn add(&mut self, settings: &[&str]) -> usize {
+        let node = self.create(settings);
+        self.up(node);
+        node
+    }
+
+    /// One node more, without running its agent.
+    pub fn create(&mut self, settings: &[&str]) -> usize {
+        let node = self.folder_for_one();
+        let ticket = (node > 0).then(|| self.must(0, &["ticket"]).trim().to_owned());
+        let verb = match &ticket {
+            None => vec!["init"],
+            Some(ticket) => vec!["join", ticket],
+        };
+        let said = self.enter(node, &verb, settings);
+        assert!(said.ok, "{} can't {verb:?}: {said:?}", name(node));
+        node
+    }
+
+    /// Room for one node more, that belongs to nothing yet.
+    pub fn folder_for_one(&mut self) -> usize {
+        self.agents.push(None);
+        self.agents.len() - 1
+    }
+
+    /// `init` or `join` of a node, with its name and addresses.
+    pub fn enter(&self, node: usize, verb: &[&str], settings: &[&str]) -> Said {
+        let (name, address) = (name(node), self.address(node, MESH_PORT));
+        let (listen, gateway) = (address.to_string(), address.ip().to_string());
+        let places = ["--name", &name, "--listen", &listen, "--gateway", &gateway];
+        self.run(node, &[verb, &places, settings].concat())
+    }
+
+    /// Starts an agent, and waits until it sees a leader.
+    pub fn up(&mut self, node: usize) {
+        self.begin(node);
+        self.wait_for_leader(node);
+    }
+
+    /// Starts an agent.
+    ///
+    /// # Panics
+    /// If it runs already.
+    pub fn begin(&mut self, node: usize) {
+        assert!(self.agents[node].is_none(), "{} runs already", name(node));
+        let log = self.log(node);
+        let log = File::options().create(true).append(true).open(log).expect("a log can be made");
+        let copy = log.try_clone().expect("a file can be shared");
+        let mut command = self.command(node);
+        let child = command.arg("up").stdin(Stdio::null()).stdout(copy).stderr(log).spawn();
+        self.agents[node] = Some(child.expect("jizoku can be started"));
+    }
+
+    /// Waits until a node's agent answers and sees a leader.
+    pub fn wait_for_leader(&self, node: usize) {
+        wait_for(&format!("a leader that {} sees", name(node)), AGENT_WITHIN, || {
+            let status = self.run(node, &["--json", "status"]);
+            let status: Value = serde_json::from_str(&status.out).ok()?;
+            (!status["leader"].is_null()).then_some(())
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, node: usize) {
+        let mut child = self.agents[node].take().expect("the agent runs");
+        child.kill().expect("an agent can be killed");
+        child.wait().expect("an agent can be waited for");
+    }
+
+    /// SIGTERM; waits until the agent has ended. Whether it ended well.
+    pub fn terminate(&mut self, node: usize) -> bool {
+        let child = self.agents[node].as_ref().expect("the agent runs");
+        clients::signal("TERM", u64::from(child.id()));
+        self.wait_for_end(node)
+    }
+
+    /// Waits until the agent has ended by itself. Whether it ended well.
+    pub fn wait_for_end(&mut self, node: usize) -> bool {
+        let mut child = self.agents[node].take().expect("the agent runs");
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("an agent can be waited for") {
+                return status.success();
+            }
+            if began.elapsed() > END_WITHIN {
+                self.agents[node] = Some(child);
+                panic!("{} doesn't end", name(node));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the agent is running.
+    pub fn runs(&mut self, node: usize) -> bool {
+        let ended = |child: &mut Child| child.try_wait().expect("an agent can be waited for");
+        self.agents[node].as_mut().is_some_and(|child| ended(child).is_none())
+    }
+
+    /// The node's data folder.
+    pub fn data(&self, node: usize) -> PathBuf {
+        self.folder.join(name(node))
+    }
+
+    /// What the agent printed.
+    pub fn log(&self, node: usize) -> PathBuf {
+        self.folder.join(format!("{}.log", name(node)))
+    }
+
+    /// Where tests may put files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where a node publishes a port.
+    pub fn address(&self, node: usize, port: u16) -> SocketAddr {
+        let last = u8::try_from(node + 1).expect("few nodes");
+        (Ipv4Addr::new(127, 1, self.network, last), port).into()
+    }
+
+    /// The address of a node's gateway, without port.
+    pub fn host(&self, node: usize) -> String {
+        self.address(node, 0).ip().to_string()
+    }
+
+    /// Where a node listens for others.
+    pub fn mesh(&self, node: usize) -> SocketAddr {
+        self.address(node, MESH_PORT)
+    }
+
+    fn command(&self, node: usize) -> Command {
+        let mut command = Command::new(build::jizoku());
+        command.arg("--data").arg(self.data(node));
+        command.env_remove("JIZOKU_DATA").env_remove("JIZOKU_SOCKET");
+        command
+    }
+
+    /// Runs a command at a node.
+    pub fn run(&self, node: usize, arguments: &[&str]) -> Said {
+        let output = self.command(node).args(arguments).stdin(Stdio::null()).output();
+        output.expect("jizoku can be started").into()
+    }
+
+    /// Runs a command that must succeed; gives what it printed.
+    pub fn must(&self, node: usize, arguments: &[&str]) -> String {
+        let said = self.run(node, arguments);
+        assert!(said.ok, "{} {arguments:?}: {}{}", name(node), said.out, said.err);
+        said.out
+    }
+
+    /// Runs a command that must succeed; gives its JSON.
+    pub fn json(&self, node: usize, arguments: &[&str]) -> Value {
+        let text = self.must(node, &[&["--json"], arguments].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Some node whose agent runs.
+    pub fn living(&self) -> usize {
+        self.agents.iter().rposition(Option::is_some).expect("an agent runs")
+    }
+
+    /// A service as a node sees it; null if it doesn't know it.
+    pub fn service(&self, node: usize, service: &str) -> Value {
+        let status = self.json(node, &["status"]);
+        let services = status["services"].as_array().expect("a list");
+        services.iter().find(|one| one["name"] == service).cloned().unwrap_or(Value::Null)
+    }
+
+    /// Events that a node saw in this run of its agent, the oldest first.
+    pub fn events(&self, node: usize) -> Vec<Value> {
+        let text = self.must(node, &["--json", "events"]);
+        let records = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        records.map(|record| record.expect("events are JSON")["event"].clone()).collect()
+    }
+
+    /// Whether some running node saw an event of this type.
+    pub fn saw(&self, kind: &str) -> bool {
+        let running = (0..self.agents.len()).filter(|node| self.agents[*node].is_some());
+        running.into_iter().any(|node| self.events(node).iter().any(|event| event["type"] == kind))
+    }
+
+    /// The number of a node by its id.
+    pub fn node(&self, id: &Value) -> Option<usize> {
+        let status = self.json(self.living(), &["status"]);
+        let nodes = status["nodes"].as_array().expect("a list");
+        let found = nodes.iter().find(|node| &node["node"] == id)?;
+        (0..self.agents.len()).find(|node| found["name"] == name(*node).as_str())
+    }
+
+    /// The node that a service is active on, as some running node sees it.
+    pub fn active(&self, service: &str) -> Option<usize> {
+        self.node(&self.service(self.living(), service)["active"])
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, node: usize, manifest: &str) -> Said {
+        let path = self.folder.join("service.toml");
+        fs::write(&path, manifest).expect("a manifest can be written");
+        self.run(node, &["--json", "apply", path.to_str().expect("paths of tests are text")])
+    }
+
+    /// Applies the key-value server, and waits until it is held as it wants.
+    pub fn apply_kv(&self, port: u16, state: &str) -> Value {
+        let said = self.apply(0, &kv(port, state));
+        assert!(said.ok, "{said:?}");
+        self.wait_until_held("kv", 2)
+    }
+
+    /// Waits until a service runs and has so many holders, all in the set and up to date.
+    pub fn wait_until_held(&self, service: &str, holders: usize) -> Value {
+        let mut last = Value::Null;
+        let within = Duration::from_secs(30);
+        let began = Instant::now();
+        loop {
+            let status = self.service(self.living(), service);
+            let list = status["holders"].as_array().cloned().unwrap_or_default();
+            let members = list.iter().filter(|one| one["state"] == "member").count();
+            let elsewhere = list.iter().filter(|one| one["node"] != status["active"]).count();
+            let ready = members == list.len() && elsewhere == holders;
+            if ready && status["phase"] == "running" {
+                return status;
+            }
+            if began.elapsed() > within {
+                panic!("{service} isn't held by {holders} within {within:?}: {last}");
+            }
+            last = status;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// What a node is called.
+pub fn name(node: usize) -> String {
+    format!("n{}", node + 1)
+}
+
+/// The epoch of a service's status, as a number.
+///
+/// # Panics
+/// If there is none.
+pub fn epoch(status: &Value) -> u64 {
+    let text = status["epoch"].as_str().unwrap_or_else(|| panic!("no epoch: {status}"));
+    text.trim_start_matches('e').parse().expect("an epoch of the main line")
+}
+
+/// A manifest of the key-value server. `state` is the rest of the table `[state]`, and what
+/// follows it.
+pub fn kv(port: u16, state: &str) -> String {
+    let module = build::guest("kv");
+    format!(
+        "name = \"kv\"\n[engine]\nkind = \"wasm\"\nprogram = {module:?}\nmemory = \"256MiB\"\n\
+         [[port]]\nname = \"resp\"\nlisten = {port}\n[state]\n{state}\n"
+    )
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        for node in 0..self.agents.len() {
+            if failed && self.agents[node].is_some() {
+                let said = self.run(node, &["events"]);
+                let lines: Vec<&str> = said.out.lines().collect();
+                let newest = lines[lines.len().saturating_sub(EVENTS_SHOWN)..].join("\n");
+                eprintln!("-- events of {}:\n{newest}\n{}", name(node), said.err);
+            }
+        }
+        for child in self.agents.iter_mut().flatten() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if failed {
+            eprintln!("-- data and logs are left in {}", self.folder.display());
+        } else {
+            // What can't be removed is left to the system's own cleaning.
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}

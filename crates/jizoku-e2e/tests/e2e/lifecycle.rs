@@ -1,0 +1,61 @@
+//! Stopping, starting and removing services; what `free` output promises.
+
+use std::time::Duration;
+
+use jizoku_e2e::cluster::{self, Cluster};
+use jizoku_e2e::resp::Connection;
+use jizoku_e2e::{turn, wait_for};
+
+const PORT: u16 = 7000;
+const NODES: usize = 3;
+const WITHIN: Duration = Duration::from_secs(20);
+
+fn get(cluster: &Cluster, node: usize, key: &str) -> String {
+    wait_for("an answer", WITHIN, || {
+        let mut connection = Connection::open(cluster.address(node, PORT)).ok()?;
+        connection.call(&["GET", key]).ok()
+    })
+}
+
+#[test]
+fn stopping_keeps_the_state_and_removing_does_not() {
+    let _turn = turn();
+    let cluster = Cluster::start(NODES);
+    cluster.apply_kv(PORT, "output = \"held\"");
+    let mut connection = Connection::open(cluster.address(0, PORT)).expect("a server");
+    connection.call(&["SET", "kept", "yes"]).expect("an answer");
+    cluster.must(1, &["stop", "kv"]);
+    wait_for("the stop", WITHIN, || (cluster.service(1, "kv")["phase"] == "stopped").then_some(()));
+    wait_for("silence", WITHIN, || {
+        let open = Connection::open(cluster.address(2, PORT));
+        open.and_then(|mut one| one.call(&["PING"])).is_err().then_some(())
+    });
+    cluster.must(2, &["start", "kv"]);
+    assert_eq!(get(&cluster, 2, "kept"), "yes");
+    cluster.wait_until_held("kv", 2);
+
+    cluster.must(0, &["rm", "kv"]);
+    wait_for("nothing", WITHIN, || cluster.service(1, "kv").is_null().then_some(()));
+    cluster.apply_kv(PORT, "output = \"held\"");
+    assert_eq!(get(&cluster, 1, "kept"), "(nil)");
+}
+
+#[test]
+fn free_output_survives_up_to_the_last_checkpoint() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(NODES);
+    let before = cluster.apply_kv(PORT, "output = \"free\"\ninterval = \"50ms\"");
+    let active = cluster.node(&before["active"]).expect("somebody is active");
+    let through = (0..NODES).find(|node| *node != active).expect("three nodes");
+    let mut connection = Connection::open(cluster.address(through, PORT)).expect("a server");
+    for number in 1..=100 {
+        let told = connection.call(&["INCR", "counter"]).expect("an answer");
+        assert_eq!(told, number.to_string());
+    }
+    // What may be lost is what the last interval brought; time is the subject here.
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.kill(active);
+    assert_eq!(get(&cluster, through, "counter"), "100");
+    let after = cluster.service(through, "kv");
+    assert!(cluster::epoch(&after) > cluster::epoch(&before), "{after}");
+}
