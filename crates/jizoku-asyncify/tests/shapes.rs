@@ -361,4 +361,79 @@ shapes! {
           i32.const 3 call $u0
         end
         i32.mul i32.sub i32.sub)"#
+
+    local_read_only_in_the_next_round: r#"(func (export "run") (param i32) (result i32)
+        (local $x i32) (local $n i32)
+        (local.set $x (i32.mul (local.get 0) (i32.const 77)))
+        (loop $l
+          (local.set $n (i32.add (local.get $n) (local.get $x)))
+          (call $u2)
+          (br_if $l (i32.lt_s (local.get $n) (i32.const 2000))))
+        (local.get $n))"#
+
+    locals_read_only_in_one_arm: r#"(func $f (param i32) (result i32) (local $x i32) (local $y i32)
+        (local.set $x (i32.mul (local.get 0) (i32.const 77)))
+        (local.set $y (i32.mul (local.get 0) (i32.const 78)))
+        (call $u2)
+        (if (result i32) (i32.and (local.get 0) (i32.const 1))
+          (then (local.get $x)) (else (local.get $y))))
+      (func (export "run") (param i32) (result i32)
+        (i32.sub (call $f (i32.const 4)) (call $f (i32.const 5))))"#
+
+    local_read_only_where_a_branch_leads: r#"
+      (func $f (param i32) (result i32) (local $x i32)
+        (local.set $x (i32.mul (local.get 0) (i32.const 77)))
+        (block $b
+          (call $u2)
+          (br_if $b (i32.and (local.get 0) (i32.const 1)))
+          (local.set $x (i32.const 4)))
+        (local.get $x))
+      (func $g (param i32) (result i32) (local $x i32)
+        (local.set $x (i32.mul (local.get 0) (i32.const 77)))
+        (block $b (block $a
+          (call $u2)
+          (br_table $a $b (local.get 0)))
+          (local.set $x (i32.const 4)))
+        (local.get $x))
+      (func (export "run") (param i32) (result i32)
+        (i32.sub (i32.sub (call $f (i32.const 4)) (call $f (i32.const 5)))
+          (i32.mul (call $g (i32.const 0)) (call $g (i32.const 1)))))"#
+
+    argument_whose_address_is_gone: r#"(func $f (param i32) (result i32) (call $u0 (local.get 0)))
+      (func (export "run") (param i32) (result i32) (local $at i32)
+        (local.set $at (i32.add (local.get 0) (i32.const 3000)))
+        (i32.store (i32.const 2007) (i32.const 5))
+        (call $f (i32.load (i32.sub (local.get $at) (i32.const 1000)))))"#
+
+    several_last_calls_that_wait_twice: r#"
+      (func $a (drop (call $u0 (i32.const 1))) (call $u2) unreachable)
+      (func $b (drop (call $u0 (i32.const 2))) (call $u2) unreachable)
+      (func $c (drop (call $u0 (i32.const 3))) (call $u2) unreachable)
+      (func (export "run") (param i32)
+        (call $u2)
+        (if (i32.eq (local.get 0) (i32.const 1)) (then (call $a) unreachable))
+        (if (i32.eq (local.get 0) (i32.const 7)) (then (call $b) unreachable))
+        (call $c) unreachable)"#
+
+    loops_with_many_calls_one_after_another: r#"(func $f (param i32) (result i32) (local i32)
+        (loop $a
+          (call $u2) (call $u2) (call $u2) (call $u2) (call $u2)
+          (loop $b
+            (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2)
+            (call $u2) (call $u2) (drop (call $u0 (local.get 1)))
+            (local.set 1 (i32.add (local.get 1) (i32.const 1)))
+            (br_if $b (i32.and (local.get 1) (i32.const 1))))
+          (drop (call $u0 (local.get 1)))
+          (br_if $a (i32.lt_s (local.get 1) (local.get 0))))
+        (loop $c
+          (call $u2)
+          (loop $d (call $u2) (drop (call $u0 (local.get 1))))
+          (loop $d (call $u2) (drop (call $u0 (local.get 1)))))
+        (loop $c
+          (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2)
+          (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2) (call $u2)
+          (drop (call $u0 (local.get 1))))
+        (call $u0 (local.get 1)))
+      (func (export "run") (param i32) (result i32)
+        (i32.add (call $f (i32.const 1)) (call $f (i32.const 4))))"#
 }

@@ -112,9 +112,8 @@ fn requests(tool: Tool, tracking: Tracking) {
                 house.clients.get_mut(&conn).expect("connected").received.clear();
                 house.send(conn, &bytes);
             }
-            let all = |house: &mut House| {
-                clients.iter().all(|&conn| house.received(conn) >= answer)
-            };
+            let all =
+                |house: &mut House| clients.iter().all(|&conn| house.received(conn) >= answer);
             house.serve_until(all);
             count += CLIENTS * depth * 2;
         }

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use wasmparser::{
-    BinaryReaderError, ExternalKind, FunctionBody, GlobalType, Operator, Parser, Payload,
-    TypeRef,
+    BinaryReaderError, ExternalKind, FunctionBody, GlobalType, Operator, Parser, Payload, TypeRef,
 };
 
 use crate::stack::{START_REWIND, START_UNWIND, STOP_REWIND, STOP_UNWIND};

@@ -97,9 +97,11 @@ struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<Host>,
     tracking: Tracking,
-    /// By the hash of their bytes; gone when nobody uses them any more.
-    compiled: Mutex<BTreeMap<[u8; 32], Weak<Compiled>>>,
+    compiled: Mutex<BTreeMap<[u8; 32], Place>>,
 }
+
+/// Where a module with this hash is, or will be; its content goes when nobody uses it any more.
+type Place = Arc<Mutex<Weak<Compiled>>>;
 
 struct Compiled {
     hash: [u8; 32],
@@ -135,15 +137,18 @@ impl Engine {
     /// [`WAITING`](crate::WAITING).
     pub fn prepare(&self, bytes: &[u8]) -> Result<Prepared, PrepareError> {
         let hash = *blake3::hash(bytes).as_bytes();
-        let known = self.compiled().get(&hash).and_then(Weak::upgrade);
-        let compiled = match known {
+        let place = {
+            let mut all = self.inner.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, place| !is_unused(place));
+            Arc::clone(all.entry(hash).or_default())
+        };
+        // Whoever wants the same module waits here while it is being compiled.
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled = match place.upgrade() {
             Some(compiled) => compiled,
             None => Arc::new(self.compile(hash, bytes)?),
         };
-        let mut all = self.compiled();
-        all.retain(|_, other| other.strong_count() > 0);
-        all.insert(hash, Arc::downgrade(&compiled));
-        drop(all);
+        *place = Arc::downgrade(&compiled);
         Ok(Prepared { inner: Arc::clone(&self.inner), compiled })
     }
 
@@ -154,10 +159,6 @@ impl Engine {
         let module = Module::from_binary(&self.inner.engine, bytes).map_err(failed)?;
         let module = self.inner.linker.instantiate_pre(&module).map_err(failed)?;
         Ok(Compiled { hash, module })
-    }
-
-    fn compiled(&self) -> std::sync::MutexGuard<'_, BTreeMap<[u8; 32], Weak<Compiled>>> {
-        self.inner.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -237,6 +238,13 @@ impl Program {
         all.insert("LISTEN_FDNAMES".into(), self.ports.join(":"));
         all.iter().map(|(name, value)| clean(&format!("{name}={value}"))).collect()
     }
+}
+
+/// Whether nobody has, compiles or looks for what is there.
+fn is_unused(place: &Place) -> bool {
+    let gone = |content: &Weak<Compiled>| content.strong_count() == 0;
+    Arc::strong_count(place) == 1
+        && gone(&place.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Without zero bytes: they would end the text for the program.

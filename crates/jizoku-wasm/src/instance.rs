@@ -202,10 +202,7 @@ impl State {
 
 impl WasmInstance {
     /// `interrupt` makes a program that computes look at whether it is to stop.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        interrupt: Box<dyn Fn() + Send + Sync>,
-    ) -> WasmInstance {
+    pub(crate) fn new(shared: Arc<Shared>, interrupt: Box<dyn Fn() + Send + Sync>) -> WasmInstance {
         WasmInstance { shared, interrupt }
     }
 

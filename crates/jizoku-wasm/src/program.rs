@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use jizoku_checkpoint::image::Image;
 use jizoku_engine::{Exit, Origin, Output};
-use wasmtime::{Engine, Instance, InstancePre, Memory, Store, TypedFunc, UpdateDeadline, WasmBacktrace};
+use wasmtime::{
+    Engine, Instance, InstancePre, Memory, Store, TypedFunc, UpdateDeadline, WasmBacktrace,
+};
 
 use crate::capture::{self, Recorder, Snapshot};
 use crate::engine::{MEMORY_RESERVED, Program};
@@ -116,14 +118,7 @@ impl Life {
             let frames = image.read_all(capture::STACK).ok_or("the state has no call stack")?;
             stack::rewind(&mut store, memory, &frames).map_err(cannot)?;
         }
-        Ok(Life {
-            store,
-            instance,
-            memory,
-            start: entry,
-            tracker,
-            module_hash: start.module_hash,
-        })
+        Ok(Life { store, instance, memory, start: entry, tracker, module_hash: start.module_hash })
     }
 
     /// Runs the program to its end, with as many captures as are wanted.

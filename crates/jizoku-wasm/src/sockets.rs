@@ -46,10 +46,7 @@ pub(crate) struct Ready {
 
 impl Sockets {
     pub(crate) fn fresh(identity: &Identity, ports: u8) -> Sockets {
-        Sockets {
-            end: InstanceEnd::new(of_streams(identity), usize::from(ports)),
-            touched: false,
-        }
+        Sockets { end: InstanceEnd::new(of_streams(identity), usize::from(ports)), touched: false }
     }
 
     /// The connections of the capture `seq`.

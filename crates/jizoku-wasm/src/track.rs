@@ -11,9 +11,9 @@
 //! - A page that differs from the last captured image is always reported. One that does not may be.
 //! - When the kernel's way fails, comparing takes its place for good: nothing is lost.
 
-mod userfault;
 #[cfg(test)]
 mod tests;
+mod userfault;
 
 use self::userfault::Userfault;
 

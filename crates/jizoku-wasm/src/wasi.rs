@@ -35,15 +35,8 @@ use crate::stack;
 pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 
 /// The calls that can wait, and therefore unwind the program.
-pub const WAITING: [&str; 7] = [
-    "fd_read",
-    "fd_write",
-    "poll_oneoff",
-    "sched_yield",
-    "sock_accept",
-    "sock_recv",
-    "sock_send",
-];
+pub const WAITING: [&str; 7] =
+    ["fd_read", "fd_write", "poll_oneoff", "sched_yield", "sock_accept", "sock_recv", "sock_send"];
 
 /// All calls that are offered. Those that make no sense here say so to the program.
 pub(crate) const NAMES: [&str; 46] = [

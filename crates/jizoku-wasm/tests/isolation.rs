@@ -172,9 +172,8 @@ fn damaged_states_are_refused_and_never_panic() {
             house.image.apply_unrooted(&diff).unwrap();
             house.fail_over();
             house.tell(Input::Capture { seq: house.seq + 1 });
-            let exit = house.until(|house| {
-                (house.exit.is_some() || house.running).then(|| house.exit.clone())
-            });
+            let exit = house
+                .until(|house| (house.exit.is_some() || house.running).then(|| house.exit.clone()));
             match exit {
                 Some(Exit::CannotStart(_) | Exit::Crashed(_)) => {}
                 // Nobody can tell what bytes in a file should be.

@@ -41,7 +41,8 @@ pub(super) struct Peer {
     pub(super) news_bytes: u64,
     /// Connections that were refused, or broke the protocol.
     pub(super) refused: VecDeque<u64>,
-    /// Committed number that was told last, and the highest cover that was sent.
+    /// Committed number that was told last in this session, and the highest cover that was sent
+    /// in this epoch.
     pub(super) told: u64,
     pub(super) cover_sent: u64,
     /// Whether its first attach in this epoch has been seen.
@@ -107,8 +108,8 @@ impl Peer {
         self.queue.clear();
         self.news.clear();
         self.refused.clear();
+        // `cover_sent` stays: the gateway may still have what an earlier session brought.
         self.told = 0;
-        self.cover_sent = 0;
         self.hello_due = false;
         self.reattach = None;
         self.attached_due = true;

@@ -644,7 +644,8 @@ impl World {
             .any(|run| run.program.logs.get(&conn).is_some_and(|log| log.reset || log.closed));
         let committed = self.committed.as_ref().and_then(|c| c.program.logs.get(&conn));
         let committed = committed.is_some_and(|log| log.reset || log.closed);
-        let quarantined = self.runs[epoch as usize - 1].quarantined;
+        // A later run may know only that the connection is no longer there.
+        let quarantined = self.runs[..epoch as usize].iter().any(|run| run.quarantined);
         let client = self.client(at, conn);
         if client.over.replace(how).is_some() {
             return self.failed(format!("ended twice: {conn:?}"));
@@ -653,7 +654,7 @@ impl World {
         let allowed = match how {
             Over::Closed => (committed || mode != Mode::Held) && broken,
             Over::Reset(ResetCause::ByInstance) => {
-                may_break || ((committed || mode != Mode::Held) && broken)
+                may_break || quarantined || ((committed || mode != Mode::Held) && broken)
             }
             Over::Reset(ResetCause::ReleasedTooMuch) => mode == Mode::Free || may_break,
             Over::Reset(ResetCause::Stateless) => mode == Mode::Stateless,

@@ -193,9 +193,7 @@ impl Tree {
     ) -> Result<(), Damaged> {
         for at in 0..slots.div_ceil(OWNERS_PER_BLOCK) {
             let block = read(1, at as u64);
-            for (number, record) in
-                (at * OWNERS_PER_BLOCK..slots).zip(block.chunks_exact(OWNER))
-            {
+            for (number, record) in (at * OWNERS_PER_BLOCK..slots).zip(block.chunks_exact(OWNER)) {
                 let owner = Owner { ino: word(record, 0), index: word(record, 4) };
                 if owner.ino != 0 {
                     self.give_block(number as u32, owner, read(0, number as u64))?;

@@ -80,7 +80,8 @@ impl Userfault {
             return Err(io::ErrorKind::Unsupported.into());
         }
         // SAFETY: no memory is passed; the result is checked.
-        let raw = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | UFFD_USER_MODE_ONLY) };
+        let raw =
+            unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | UFFD_USER_MODE_ONLY) };
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }

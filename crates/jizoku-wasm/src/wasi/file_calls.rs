@@ -139,9 +139,7 @@ impl Host {
     ) -> Result<(), Fail> {
         let target = &self.descriptors.get(fd)?.target;
         let bytes = match target {
-            Target::File { ino, .. } | Target::Directory(ino) => {
-                filestat(&self.files.stat(*ino)?)
-            }
+            Target::File { ino, .. } | Target::Directory(ino) => filestat(&self.files.stat(*ino)?),
             other => {
                 let mut bytes = [0; 64];
                 bytes[16] = file_type(other);
@@ -344,12 +342,7 @@ impl Host {
         Ok(guest.set_u32(length, used as u32)?)
     }
 
-    pub(super) fn fd_renumber(
-        &mut self,
-        _: &mut Guest<'_>,
-        from: Fd,
-        to: Fd,
-    ) -> Result<(), Fail> {
+    pub(super) fn fd_renumber(&mut self, _: &mut Guest<'_>, from: Fd, to: Fd) -> Result<(), Fail> {
         if let Some(old) = self.descriptors.renumber(from, to)? {
             self.closed(old);
         }

@@ -12,12 +12,7 @@ const RANDOM_MAX: u32 = 16 << 20;
 pub(crate) struct Strings(pub(crate) Vec<String>);
 
 impl Strings {
-    fn sizes(
-        &self,
-        guest: &mut Guest<'_>,
-        count: Pointer,
-        size: Pointer,
-    ) -> Result<(), Fail> {
+    fn sizes(&self, guest: &mut Guest<'_>, count: Pointer, size: Pointer) -> Result<(), Fail> {
         let bytes: usize = self.0.iter().map(|text| text.len() + 1).sum();
         guest.set_u32(count, self.0.len() as u32)?;
         guest.set_u32(size, u32::try_from(bytes).map_err(|_| Errno::OVERFLOW)?)?;

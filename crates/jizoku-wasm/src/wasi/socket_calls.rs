@@ -59,8 +59,7 @@ impl Host {
             return Err(Errno::NOTSUP.into());
         }
         let (socket, nonblocking) = self.connection(fd)?;
-        let done =
-            self.receive(guest, socket, nonblocking, flags & RECEIVE_PEEK != 0, &buffers)?;
+        let done = self.receive(guest, socket, nonblocking, flags & RECEIVE_PEEK != 0, &buffers)?;
         guest.set_u32(length, done as u32)?;
         Ok(guest.write(roflags, &[0, 0])?)
     }

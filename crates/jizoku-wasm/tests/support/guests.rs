@@ -69,11 +69,8 @@ pub(crate) fn text(text: &str) -> Prepared {
 /// Instruments a module with our own tool.
 pub(crate) fn instrumented(plain: &[u8]) -> Vec<u8> {
     let waiting = WAITING.map(|name| (MODULE, name));
-    let options = Options {
-        unwinding_imports: &waiting,
-        allowed_imports: None,
-        no_return: NoReturn::Unwind,
-    };
+    let options =
+        Options { unwinding_imports: &waiting, allowed_imports: None, no_return: NoReturn::Unwind };
     instrument(plain, &options).expect("it can be instrumented").wasm
 }
 
@@ -129,7 +126,8 @@ fn with_exported_globals(plain: &[u8]) -> Vec<u8> {
     for payload in Parser::new(0).parse_all(plain) {
         let payload = payload.expect("rustc makes modules");
         if let Payload::GlobalSection(globals) = &payload {
-            let mutable = (0..).zip(globals.clone()).filter(|(_, g)| g.as_ref().unwrap().ty.mutable);
+            let mutable =
+                (0..).zip(globals.clone()).filter(|(_, g)| g.as_ref().unwrap().ty.mutable);
             names.extend(mutable.map(|(number, _)| number as u32));
         }
         let Some((id, range)) = payload.as_section() else { continue };
