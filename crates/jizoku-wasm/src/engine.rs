@@ -243,8 +243,7 @@ impl Program {
 /// Whether nobody has, compiles or looks for what is there.
 fn is_unused(place: &Place) -> bool {
     let gone = |content: &Weak<Compiled>| content.strong_count() == 0;
-    Arc::strong_count(place) == 1
-        && gone(&place.lock().unwrap_or_else(PoisonError::into_inner))
+    Arc::strong_count(place) == 1 && gone(&place.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Without zero bytes: they would end the text for the program.
