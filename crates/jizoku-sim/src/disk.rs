@@ -1,0 +1,147 @@
+//! A simulated machine's disk: what is on it, and what is only on its way there.
+//!
+//! What it does not know: files. Records are kept as values, in their order.
+//!
+//! Invariant: a crash keeps all that was said to be written, and of the rest a beginning: of the
+//! consensus log as a whole, of the held states line by line.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use jizoku_checkpoint::holder::Token;
+use jizoku_checkpoint::message::Line;
+use jizoku_checkpoint::record::{Loaded, Record, Replay};
+use jizoku_consensus::{self as consensus, PersistToken, Recovered};
+use jizoku_types::Span;
+use jizoku_types::spec::Durability;
+
+use crate::rng::Rng;
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub struct Disk {
+    log: Recovered,
+    log_waiting: VecDeque<(PersistToken, Vec<consensus::Record>)>,
+    lines: BTreeMap<Line, Vec<Record>>,
+    lines_waiting: VecDeque<(Token, Record)>,
+    /// Added to each write.
+    pub slow: Span,
+    /// No write succeeds.
+    pub full: bool,
+}
+
+impl Disk {
+    /// What a node that starts finds of its log.
+    pub fn log(&self) -> Recovered {
+        self.log.clone()
+    }
+
+    /// What a node that starts finds of the states that it held.
+    ///
+    /// # Errors
+    /// If something on the disk can't be read back.
+    pub fn loaded(&self) -> Result<Vec<Loaded>, String> {
+        self.lines.iter().map(|(line, records)| load(*line, records)).collect()
+    }
+
+    /// Takes records of the log. They are written when [`Disk::log_written`] says so.
+    pub fn append_log(&mut self, token: PersistToken, records: Vec<consensus::Record>) {
+        self.log_waiting.push_back((token, records));
+    }
+
+    /// Everything of the log up to this token is on the disk now.
+    ///
+    /// # Errors
+    /// If a record doesn't fit those before.
+    pub fn log_written(&mut self, token: PersistToken) -> Result<(), String> {
+        while self.log_waiting.front().is_some_and(|(first, _)| *first <= token) {
+            let Some((_, records)) = self.log_waiting.pop_front() else { break };
+            for record in records {
+                self.log.replay(record).map_err(|why| format!("the log: {why}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a record of a held state.
+    pub fn append_state(&mut self, token: Token, record: Record) {
+        self.lines_waiting.push_back((token, record));
+    }
+
+    /// How long writing this record takes at least and at most.
+    pub fn delay_of(&self, record: &Record) -> (Span, Span) {
+        let durable = match record {
+            Record::Checkpoint { head, .. } => head.durable,
+            Record::Sealed { durable, .. } | Record::Snapshot { durable, .. } => *durable,
+            Record::Committed { .. } | Record::Forgotten { .. } => Durability::Memory,
+        };
+        match durable {
+            Durability::Disk => (Span::micros(200) + self.slow, Span::millis(5) + self.slow),
+            Durability::Memory => (Span::millis(50) + self.slow, Span::millis(900) + self.slow),
+        }
+    }
+
+    /// This record, and all before it of its line, are on the disk now. Gives their tokens.
+    pub fn state_written(&mut self, token: Token) -> Vec<Token> {
+        let Some((_, record)) = self.lines_waiting.iter().find(|(one, _)| *one == token) else {
+            return Vec::new();
+        };
+        let line = record.line();
+        let mut tokens = Vec::new();
+        for (one, record) in std::mem::take(&mut self.lines_waiting) {
+            if record.line() == line && one <= token {
+                tokens.push(one);
+                self.keep(record);
+            } else {
+                self.lines_waiting.push_back((one, record));
+            }
+        }
+        tokens
+    }
+
+    /// This record is given up. Gives whether it still waited.
+    pub fn state_failed(&mut self, token: Token) -> bool {
+        let before = self.lines_waiting.len();
+        self.lines_waiting.retain(|(one, _)| *one != token);
+        self.lines_waiting.len() < before
+    }
+
+    fn keep(&mut self, record: Record) {
+        let line = record.line();
+        match record {
+            Record::Forgotten { .. } => drop(self.lines.remove(&line)),
+            Record::Snapshot { .. } => drop(self.lines.insert(line, vec![record])),
+            _ => self.lines.entry(line).or_default().push(record),
+        }
+    }
+
+    /// The machine stops here and now.
+    ///
+    /// # Errors
+    /// If a record of the log doesn't fit those before.
+    pub fn crash(&mut self, rng: &mut Rng) -> Result<(), String> {
+        let waiting: Vec<_> = self.log_waiting.drain(..).flat_map(|(_, records)| records).collect();
+        let kept = rng.index(waiting.len() + 1);
+        for record in waiting.into_iter().take(kept) {
+            self.log.replay(record).map_err(|why| format!("the log: {why}"))?;
+        }
+        let mut lost: BTreeMap<Line, bool> = BTreeMap::new();
+        for (_, record) in std::mem::take(&mut self.lines_waiting) {
+            let lost = lost.entry(record.line()).or_insert(false);
+            *lost |= rng.permille(300);
+            if !*lost {
+                self.keep(record);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn load(line: Line, records: &[Record]) -> Result<Loaded, String> {
+    let mut replay = Replay::new();
+    for record in records {
+        let written: Result<(), String> = record
+            .write(&mut |entry| replay.push(entry).map_err(|why| format!("held {line}: {why}")));
+        written?;
+    }
+    Ok(replay.finish(line, true))
+}

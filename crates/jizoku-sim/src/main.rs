@@ -1,0 +1,217 @@
+//! `cargo xtask sim [options]`: runs the simulator over seeds and says what it found.
+//!
+//! - `--seed N`: this seed only; with `--trace` every event of interest is printed
+//! - `--seeds N`, `--from S`: so many seeds, from this one on
+//! - `--jobs J`: so many threads; by default as many as there are processors
+//! - `--minutes M`: simulated minutes of each run
+//! - `--nodes N`: machines, instead of what the seed says
+//! - `--kinds a,b`: kinds of trouble, instead of all; `none` for none
+//! - `--bug N`: with this planted bug, by its place in the list
+//! - `--faults`: afterwards plants each bug in turn, and fails if one is not found
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use jizoku_sim::bug::{ALL, Bug};
+use jizoku_sim::plan::{Choice, KINDS};
+use jizoku_sim::world::{Verdict, World};
+
+/// What was asked for.
+struct Options {
+    from: u64,
+    seeds: u64,
+    jobs: usize,
+    trace: bool,
+    faults: bool,
+    bug: Option<Bug>,
+    choice: Choice,
+}
+
+/// Seeds in which a planted bug must be found.
+const BUG_SEEDS: u64 = 40;
+
+fn main() -> ExitCode {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(what) => {
+            eprintln!("{what}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("kinds of trouble: {}", options.choice.kinds.join(", "));
+    let passed = campaign(&options);
+    if passed && (!options.faults || bugs_are_found(&options)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Plants each bug until a checker complains. Gives whether all were found.
+fn bugs_are_found(options: &Options) -> bool {
+    // Complaints are expected here: a panic's text is in them.
+    std::panic::set_hook(Box::new(|_| ()));
+    let missed = AtomicU64::new(0);
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some((name, bug)) = ALL.get(index) else { return };
+                    if !is_found(name, *bug, options) {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    missed.load(Ordering::Relaxed) == 0
+}
+
+fn is_found(name: &str, bug: Bug, options: &Options) -> bool {
+    for seed in 0..BUG_SEEDS {
+        let what = match run(seed, options, Some(bug)) {
+            Err(what) => Some(what),
+            Ok(verdict) => verdict.violation,
+        };
+        if let Some(what) = what {
+            let first = what.lines().next().unwrap_or_default();
+            println!("planted \"{name}\": found by seed {seed}: {first}");
+            return true;
+        }
+    }
+    println!("planted \"{name}\": NOT FOUND by {BUG_SEEDS} seeds");
+    false
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let choice = Choice { minutes: 10, nodes: None, kinds: KINDS.to_vec() };
+    let mut options =
+        Options { from: 0, seeds: 1, jobs, trace: false, faults: false, bug: None, choice };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+        let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text}: no number"));
+        match arg.as_str() {
+            "--seed" => options.from = number(value()?)?,
+            "--from" => options.from = number(value()?)?,
+            "--seeds" => options.seeds = number(value()?)?,
+            "--jobs" => options.jobs = number(value()?)?.clamp(1, 64) as usize,
+            "--minutes" => options.choice.minutes = number(value()?)?.max(1),
+            "--nodes" => options.choice.nodes = Some(number(value()?)?.clamp(3, 9) as usize),
+            "--faults" => options.faults = true,
+            "--bug" => {
+                let index = number(value()?)? as usize;
+                let (_, bug) = ALL.get(index).ok_or(format!("bugs are 0 to {}", ALL.len() - 1))?;
+                options.bug = Some(*bug);
+            }
+            "--trace" => options.trace = true,
+            "--kinds" => options.choice.kinds = kinds(&value()?)?,
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(options)
+}
+
+fn kinds(list: &str) -> Result<Vec<&'static str>, String> {
+    if list == "none" {
+        return Ok(Vec::new());
+    }
+    list.split(',')
+        .map(|name| {
+            let known = KINDS.iter().find(|kind| **kind == name);
+            known.copied().ok_or(format!("no such kind: {name}; there are {}", KINDS.join(", ")))
+        })
+        .collect()
+}
+
+/// Runs one seed; a panic is a violation too.
+fn run(seed: u64, options: &Options, bug: Option<Bug>) -> Result<Verdict, String> {
+    let (choice, trace) = (options.choice.clone(), options.trace);
+    let run = move || World::new(seed, &choice, bug, trace).run();
+    std::panic::catch_unwind(run).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
+        format!("0: panic: {}", text.unwrap_or_default())
+    })
+}
+
+/// Runs all seeds. Gives whether none failed.
+fn campaign(options: &Options) -> bool {
+    let began = Instant::now();
+    let next = AtomicU64::new(options.from);
+    let total = Mutex::new((0u64, 0.0f64));
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= options.from + options.seeds {
+                        return;
+                    }
+                    let (failed, hours) = report(seed, &run(seed, options, options.bug), options);
+                    let mut total = total.lock().expect("no panic while locked");
+                    total.0 += u64::from(failed);
+                    total.1 += hours;
+                }
+            });
+        }
+    });
+    let (failed, hours) = *total.lock().expect("no panic while locked");
+    let took = began.elapsed().as_secs_f64() * options.jobs as f64;
+    println!(
+        "{} seeds, {failed} failed; {hours:.1} simulated node-hours in {:.0} s, {:.2} per \
+         thread-second",
+        options.seeds,
+        began.elapsed().as_secs_f64(),
+        hours / took
+    );
+    failed == 0
+}
+
+/// Prints a line for a seed. Gives whether it failed, and its node-hours.
+fn report(seed: u64, result: &Result<Verdict, String>, options: &Options) -> (bool, f64) {
+    let (violation, hours) = match result {
+        Err(what) => (Some(what.clone()), 0.0),
+        Ok(verdict) => {
+            let c = verdict.counts;
+            println!(
+                "seed {seed}: {} nodes, {} takeovers, {} seals, {} set changes, {} crashes, {} \
+                 pauses, {} breaks, {} orders, {} commits, {} answers, {} open, {} resets, {} \
+                 tainted, {} frames, {} events, trace {:016x}",
+                verdict.nodes,
+                c.takeovers,
+                c.seals,
+                c.sets,
+                c.crashes,
+                c.pauses,
+                c.breaks,
+                c.orders,
+                c.commits,
+                c.answers,
+                c.open,
+                c.resets,
+                c.tainted,
+                c.frames,
+                c.events,
+                verdict.trace
+            );
+            let hours = verdict.lasted.as_millis() as f64 / 3_600_000.0 * verdict.nodes as f64;
+            (verdict.violation.clone(), hours)
+        }
+    };
+    if let Some(what) = &violation {
+        let kinds = options.choice.kinds.join(",");
+        let kinds = if kinds.is_empty() { "none" } else { &kinds };
+        println!(
+            "seed {seed}: VIOLATION {what}\nreplay: cargo xtask sim --seed {seed} --minutes {} \
+             --kinds {kinds}{} --trace",
+            options.choice.minutes,
+            options.choice.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default()
+        );
+    }
+    (violation.is_some(), hours)
+}

@@ -1,0 +1,162 @@
+//! The simulated network: which frames arrive, when, and in what order.
+//!
+//! It stands for the mesh's links. Between each two nodes there may be a link; a link that works
+//! carries frames of each channel in order, unless the weather says otherwise. A cut takes the
+//! frames under way with it. Both ends learn of a cut after a while, as heartbeats would tell
+//! them, and of a crashed process almost at once, as a reset would.
+//!
+//! What it does not know: what frames mean; routes (the nodes relay by themselves).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jizoku_types::{Channel, Instant, Span};
+
+use crate::rng::Rng;
+
+/// A simulated machine's number.
+pub type HostId = usize;
+
+/// What a direction of a link does to frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Least time under way.
+    pub latency: Span,
+    /// Most time added to it.
+    pub jitter: Span,
+    /// Frames lost, per thousand.
+    pub lost: u64,
+    /// Frames that arrive twice, per thousand.
+    pub doubled: u64,
+    /// Frames that overtake others, per thousand.
+    pub overtaking: u64,
+}
+
+impl Weather {
+    /// A good local network.
+    pub const CLEAR: Weather = Weather {
+        latency: Span::micros(50),
+        jitter: Span::micros(100),
+        lost: 0,
+        doubled: 0,
+        overtaking: 0,
+    };
+
+    /// Slow, lossy, doubling and reordering.
+    pub const FOUL: Weather = Weather {
+        latency: Span::millis(1),
+        jitter: Span::millis(20),
+        lost: 20,
+        doubled: 20,
+        overtaking: 50,
+    };
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Net {
+    cut: BTreeSet<(HostId, HostId)>,
+    weather: BTreeMap<(HostId, HostId), Weather>,
+    last: BTreeMap<(HostId, HostId, Channel), Instant>,
+    rng: Rng,
+}
+
+impl Net {
+    /// Everyone linked to everyone, in clear weather.
+    pub fn new(rng: Rng) -> Net {
+        Net { cut: BTreeSet::new(), weather: BTreeMap::new(), last: BTreeMap::new(), rng }
+    }
+
+    /// Stops all frames from `from` to `to`.
+    pub fn cut(&mut self, from: HostId, to: HostId) {
+        self.cut.insert((from, to));
+    }
+
+    /// Lets frames from `from` to `to` through again.
+    pub fn heal(&mut self, from: HostId, to: HostId) {
+        self.cut.remove(&(from, to));
+    }
+
+    /// Lets everything through again, in clear weather.
+    pub fn heal_all(&mut self) {
+        self.cut.clear();
+        self.weather.clear();
+    }
+
+    /// Clear weather everywhere.
+    pub fn clear_weather(&mut self) {
+        self.weather.clear();
+    }
+
+    /// Whether frames pass both ways.
+    pub fn works(&self, a: HostId, b: HostId) -> bool {
+        self.passes(a, b) && self.passes(b, a)
+    }
+
+    /// Whether frames pass from `from` to `to`.
+    pub fn passes(&self, from: HostId, to: HostId) -> bool {
+        !self.cut.contains(&(from, to))
+    }
+
+    /// Sets the weather of one direction.
+    pub fn set_weather(&mut self, from: HostId, to: HostId, weather: Weather) {
+        self.weather.insert((from, to), weather);
+    }
+
+    /// When copies of a frame sent now arrive: none, one or two times.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        from: HostId,
+        to: HostId,
+        channel: Channel,
+    ) -> Vec<Instant> {
+        if from == to {
+            return vec![now + Span::micros(1)];
+        }
+        if !self.passes(from, to) {
+            return Vec::new();
+        }
+        let weather = self.weather.get(&(from, to)).copied().unwrap_or(Weather::CLEAR);
+        if self.rng.permille(weather.lost) {
+            return Vec::new();
+        }
+        let mut at = now + self.rng.span(weather.latency, weather.latency + weather.jitter);
+        let last = self.last.entry((from, to, channel)).or_default();
+        if !self.rng.permille(weather.overtaking) {
+            at = at.max(*last + Span::nanos(1));
+            *last = at;
+        }
+        let mut arrivals = vec![at];
+        if self.rng.permille(weather.doubled) {
+            arrivals.push(at + self.rng.span(Span::nanos(1), weather.jitter + Span::micros(1)));
+        }
+        arrivals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_keeps_its_order_in_clear_weather() {
+        let mut net = Net::new(Rng::new(1));
+        let mut last = Instant::ORIGIN;
+        for step in 0..1000 {
+            let now = Instant::from_nanos(step * 10_000);
+            let arrivals = net.send(now, 0, 1, Channel::State);
+            assert_eq!(arrivals.len(), 1);
+            assert!(arrivals[0] > last);
+            last = arrivals[0];
+        }
+    }
+
+    #[test]
+    fn a_cut_stops_one_direction() {
+        let mut net = Net::new(Rng::new(1));
+        net.cut(0, 1);
+        assert!(net.send(Instant::ORIGIN, 0, 1, Channel::Control).is_empty());
+        assert!(!net.send(Instant::ORIGIN, 1, 0, Channel::Control).is_empty());
+        assert!(!net.works(0, 1));
+    }
+}

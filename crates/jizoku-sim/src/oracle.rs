@@ -1,0 +1,209 @@
+//! The checkers: they see everything at once, which no node can, and say what must not be.
+//!
+//! Each has a number, which its complaint begins with:
+//! 1. at most one instance for each service and epoch;
+//! 2. `free`: once an epoch has emitted, no lower one does;
+//! 3. nobody goes on from less than what was released, while a holder that has it lives;
+//! 4. histories of `held` services are linearizable, and nothing acknowledged is lost;
+//! 5. answers come on their connection in order, none lost, doubled or changed;
+//! 6. a connection through a gateway that lives is not reset, but for a reason that is allowed;
+//! 7. when all is healed every service answers again within a bound;
+//! 8. all nodes apply the same commands, and end with the same catalog;
+//! 9. queues stay bounded;
+//! 0. codecs, disks, panics: what is wrong in itself.
+//!
+//! Invariant: state may be lost only when no member of the last holder set lives. Then the service
+//! is *tainted*: what clients saw of it is not compared any more, and it is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jizoku_types::{CheckpointId, Event, GatewayId, ServiceId};
+
+use crate::net::HostId;
+
+/// How often things happened in a run: an idle run is seen by these.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Events of the simulator.
+    pub events: u64,
+    /// Frames that were sent.
+    pub frames: u64,
+    /// Agents that were killed, and machines that lost power.
+    pub crashes: u64,
+    /// Machines that stood still.
+    pub pauses: u64,
+    /// Links that broke.
+    pub breaks: u64,
+    /// New epochs that restored or started an instance.
+    pub takeovers: u64,
+    /// Holders that were sealed for an epoch.
+    pub seals: u64,
+    /// Changes of holder sets, as seen by all nodes together.
+    pub sets: u64,
+    /// Checkpoints that were committed.
+    pub commits: u64,
+    /// Orders of operators.
+    pub orders: u64,
+    /// Connections that were reset by the system.
+    pub resets: u64,
+    /// Operations that were answered.
+    pub answers: u64,
+    /// Operations that never were.
+    pub open: u64,
+    /// Services whose state was lost, as it may be.
+    pub tainted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    /// By epoch: where its instance was made, in which life.
+    instances: BTreeMap<u64, (HostId, u64)>,
+    /// By epoch: what it goes on from.
+    restored: BTreeMap<u64, CheckpointId>,
+    collected: BTreeMap<u64, CheckpointId>,
+    released: CheckpointId,
+    emitted: u64,
+    tainted: bool,
+}
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// What happened so far.
+    pub counts: Counts,
+    services: BTreeMap<ServiceId, Watched>,
+    log: BTreeMap<u64, Vec<u8>>,
+    gone: BTreeSet<GatewayId>,
+}
+
+impl Oracle {
+    /// Whether clients' views of the service say nothing any more.
+    pub fn is_tainted(&self, service: ServiceId) -> bool {
+        self.services.get(&service).is_some_and(|watched| watched.tainted)
+    }
+
+    /// The service's state may have been lost, as it is allowed.
+    pub fn taint(&mut self, service: ServiceId) {
+        let watched = self.services.entry(service).or_default();
+        if !std::mem::replace(&mut watched.tainted, true) {
+            self.counts.tainted += 1;
+        }
+    }
+
+    /// A node gave this gateway up.
+    pub fn gateway_gone(&mut self, gateway: GatewayId) {
+        self.gone.insert(gateway);
+    }
+
+    /// Whether some node gave this gateway up.
+    pub fn is_gone(&self, gateway: GatewayId) -> bool {
+        self.gone.contains(&gateway)
+    }
+
+    /// Something happened.
+    pub fn saw(&mut self, event: &Event) {
+        match event {
+            Event::Sealed { .. } => self.counts.seals += 1,
+            Event::HoldersChanged { .. } => self.counts.sets += 1,
+            Event::StateCollected { service, epoch, checkpoint, .. } => {
+                let watched = self.services.entry(*service).or_default();
+                watched.collected.insert(epoch.counter, *checkpoint);
+            }
+            _ => {}
+        }
+    }
+
+    /// An instance was made. `kept`: a member of the last holder set lives.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn started(
+        &mut self,
+        place: (HostId, u64),
+        service: ServiceId,
+        epoch: u64,
+        seq: u64,
+        kept: bool,
+    ) -> Result<(), String> {
+        self.counts.takeovers += 1;
+        let watched = self.services.entry(service).or_default();
+        if let Some(other) = watched.instances.insert(epoch, place) {
+            return Err(format!(
+                "1: {service} e{epoch} has two instances: host and life {other:?} and {place:?}"
+            ));
+        }
+        let id = watched.collected.get(&epoch).copied().unwrap_or_default();
+        let id = if seq == 0 { CheckpointId::default() } else { id };
+        watched.restored.insert(epoch, id);
+        if id < watched.released {
+            if kept && !watched.tainted {
+                let released = watched.released;
+                return Err(format!(
+                    "3: {service} e{epoch} goes on from {id}, but {released} was released"
+                ));
+            }
+            watched.released = id;
+            self.taint(service);
+        }
+        Ok(())
+    }
+
+    /// An instance was told that this is committed. `alone`: nobody else held it.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn released(
+        &mut self,
+        service: ServiceId,
+        epoch: u64,
+        seq: u64,
+        alone: bool,
+    ) -> Result<(), String> {
+        let watched = self.services.entry(service).or_default();
+        let restored = watched.restored.get(&epoch).copied().unwrap_or_default();
+        let id = if seq > restored.seq { CheckpointId { epoch, seq } } else { restored };
+        let later = watched.restored.range(epoch + 1..).find(|(_, from)| **from < id);
+        if let Some((by, from)) = later {
+            if !alone && !watched.tainted {
+                return Err(format!(
+                    "3: {service} e{epoch} released {id}, but e{by} had gone on from {from}"
+                ));
+            }
+            self.taint(service);
+            return Ok(());
+        }
+        watched.released = watched.released.max(id);
+        Ok(())
+    }
+
+    /// Something of a `free` service went out.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn emitted(&mut self, service: ServiceId, epoch: u64) -> Result<(), String> {
+        let watched = self.services.entry(service).or_default();
+        if epoch < watched.emitted {
+            let newer = watched.emitted;
+            return Err(format!("2: {service} e{epoch} emits after e{newer} has"));
+        }
+        watched.emitted = epoch;
+        Ok(())
+    }
+
+    /// A node applied a command.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn applied(&mut self, host: HostId, index: u64, command: Vec<u8>) -> Result<(), String> {
+        match self.log.get(&index) {
+            Some(known) if *known != command => {
+                Err(format!("8: host {host} applies another command than others at {index}"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.log.insert(index, command);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What a seed stands for: how many machines, which services, which clients, which faults when.
+//!
+//! What it does not know: how any of it is done.
+
+use jizoku_types::spec::{
+    CheckKind, CheckSpec, Durability, EngineSpec, OutputMode, PartitionPolicy, Placement, PortSpec,
+    ServiceSpec, SuccessionPolicy,
+};
+use jizoku_types::{ByteCount, Instant, ServiceName, Span};
+
+use crate::machine::key_of;
+use crate::net::HostId;
+use crate::rng::Rng;
+
+/// Something bad, or something that an operator does.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// An agent's process ends; its machine goes on. It starts again after the span.
+    KillAgent(HostId, Span),
+    /// A machine loses its power, for the span.
+    PowerLoss(HostId, Span),
+    /// The machine that serves this service loses its power, with one of its holders or not.
+    KillServer {
+        /// Index of the service.
+        service: usize,
+        /// Also one of its holders.
+        with_holder: bool,
+        /// For so long.
+        down: Span,
+    },
+    /// The machine that leads the catalog loses its power, with the server of a service or not.
+    KillLeader {
+        /// Also the server of this service.
+        with_server: Option<usize>,
+        /// For so long.
+        down: Span,
+    },
+    /// Every agent is killed, and starts again after the span and a bit.
+    KillAll(Span),
+    /// A machine stands still.
+    Pause(HostId, Span),
+    /// A link carries nothing, or nothing in the direction from the first to the second.
+    Cut {
+        /// One end.
+        a: HostId,
+        /// The other.
+        b: HostId,
+        /// Only that direction.
+        one_way: bool,
+        /// For so long.
+        down: Span,
+    },
+    /// These machines and the others don't reach each other.
+    Partition(Vec<HostId>, Span),
+    /// Foul weather everywhere.
+    Storm(Span),
+    /// A disk is slow.
+    SlowDisk(HostId, Span),
+    /// A disk refuses writes of held states.
+    FullDisk(HostId, Span),
+    /// A service shall move to this machine, or anywhere.
+    Move(usize, Option<HostId>),
+    /// A machine is drained for the span.
+    Drain(HostId, Span),
+    /// A service is stopped for the span.
+    Stop(usize, Span),
+    /// A client sends what kills the program.
+    Poison(usize),
+}
+
+/// The kinds of trouble that a run can be made of.
+pub const KINDS: &[&str] = &[
+    "kill",
+    "power",
+    "server",
+    "leader",
+    "all",
+    "pause",
+    "cut",
+    "partition",
+    "storm",
+    "slowdisk",
+    "fulldisk",
+    "move",
+    "drain",
+    "stop",
+    "poison",
+];
+
+/// See the module's header.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many machines.
+    pub nodes: usize,
+    /// The services.
+    pub services: Vec<ServiceSpec>,
+    /// For each client the index of its service.
+    pub clients: Vec<usize>,
+    /// When what happens.
+    pub troubles: Vec<(Instant, Trouble)>,
+    /// When trouble ends and the last questions are asked.
+    pub end: Instant,
+}
+
+/// What can be chosen about a run.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Its length in simulated minutes.
+    pub minutes: u64,
+    /// How many machines; none: by the seed.
+    pub nodes: Option<usize>,
+    /// Kinds of trouble, by name.
+    pub kinds: Vec<&'static str>,
+}
+
+/// The first trouble comes after this: the cluster forms before.
+const CALM: Span = Span::secs(10);
+
+impl Plan {
+    /// The plan of this seed.
+    pub fn new(rng: &mut Rng, choice: &Choice) -> Plan {
+        let nodes = choice.nodes.unwrap_or_else(|| 3 + rng.index(4) + rng.index(4));
+        let services: Vec<ServiceSpec> =
+            (0..1 + rng.index(3)).map(|index| service(rng, index, nodes)).collect();
+        let clients = (0..3 + rng.index(6)).map(|_| rng.index(services.len())).collect();
+        let end = Instant::ORIGIN + Span::secs(60) * choice.minutes;
+        let mut troubles = Vec::new();
+        let mut at = Instant::ORIGIN + CALM;
+        while !choice.kinds.is_empty() {
+            at += rng.span(Span::secs(2), Span::secs(28));
+            if at >= end {
+                break;
+            }
+            let kind = rng.pick(&choice.kinds).copied().unwrap_or("kill");
+            troubles.push((at, trouble(rng, kind, nodes, services.len())));
+            // Now and then two at once.
+            if rng.permille(250) {
+                let kind = rng.pick(&choice.kinds).copied().unwrap_or("kill");
+                let soon = at + rng.span(Span::ZERO, Span::millis(500));
+                troubles.push((soon, trouble(rng, kind, nodes, services.len())));
+            }
+        }
+        Plan { nodes, services, clients, troubles, end }
+    }
+}
+
+fn service(rng: &mut Rng, index: usize, nodes: usize) -> ServiceSpec {
+    let most = (nodes - 1).min(3) as u64;
+    let copies = 1 + rng.below(most) as u8;
+    let held = rng.permille(700);
+    let least = if rng.permille(850) { 1 + rng.below(u64::from(copies)) as u8 } else { 0 };
+    let succession = match rng.below(3) {
+        0 => SuccessionPolicy::Stability,
+        1 => SuccessionPolicy::Random,
+        _ => SuccessionPolicy::Priority((0..nodes).map(key_of).collect()),
+    };
+    let check = CheckSpec {
+        kind: CheckKind::Alive,
+        every: Span::secs(1),
+        timeout: Span::secs(1),
+        failures: 3,
+    };
+    ServiceSpec {
+        name: ServiceName::new(&format!("s{index}")).expect("a good name"),
+        engine: EngineSpec::Wasm {
+            module: [index as u8; 32],
+            args: Vec::new(),
+            env: std::collections::BTreeMap::new(),
+            memory_max: ByteCount(1 << 20),
+            files_max: ByteCount(0),
+        },
+        ports: vec![PortSpec { name: "main".into(), listen: 7000 + index as u16 }],
+        output: if held { OutputMode::Held } else { OutputMode::Free },
+        durable: if rng.permille(400) { Durability::Disk } else { Durability::Memory },
+        copies,
+        min_copies: least,
+        interval: rng.span(Span::millis(5), Span::millis(200)),
+        partition: PartitionPolicy::Stop,
+        succession,
+        checks: if rng.permille(300) { vec![check] } else { Vec::new() },
+        placement: Placement::default(),
+        restart_wait: Span::secs(10),
+        branch_limit: ByteCount(0),
+    }
+}
+
+fn trouble(rng: &mut Rng, kind: &str, nodes: usize, services: usize) -> Trouble {
+    let host = rng.index(nodes);
+    let other = (host + 1 + rng.index(nodes - 1)) % nodes;
+    let service = rng.index(services);
+    let down = match rng.below(4) {
+        0 => rng.span(Span::millis(50), Span::millis(800)),
+        1 | 2 => rng.span(Span::millis(800), Span::secs(8)),
+        _ => rng.span(Span::secs(8), Span::secs(40)),
+    };
+    // A gateway that is out of reach for 30 s is given up.
+    let apart = down.min(Span::secs(20));
+    match kind {
+        "kill" => Trouble::KillAgent(host, down),
+        "power" => Trouble::PowerLoss(host, down),
+        "server" => Trouble::KillServer { service, with_holder: rng.permille(300), down },
+        "leader" => {
+            let with_server = rng.permille(500).then_some(service);
+            Trouble::KillLeader { with_server, down }
+        }
+        "all" => Trouble::KillAll(down),
+        "pause" => Trouble::Pause(host, rng.span(Span::millis(30), Span::secs(6))),
+        "cut" => Trouble::Cut { a: host, b: other, one_way: rng.permille(400), down: apart },
+        "partition" => {
+            let mut some: Vec<HostId> = (0..nodes).filter(|_| rng.permille(450)).collect();
+            if some.is_empty() {
+                some.push(host);
+            }
+            Trouble::Partition(some, apart)
+        }
+        "storm" => Trouble::Storm(down),
+        "slowdisk" => Trouble::SlowDisk(host, down),
+        "fulldisk" => Trouble::FullDisk(host, down),
+        "move" => Trouble::Move(service, rng.permille(600).then_some(host)),
+        "drain" => Trouble::Drain(host, down),
+        "stop" => Trouble::Stop(service, down),
+        _ => Trouble::Poison(service),
+    }
+}

@@ -1,0 +1,282 @@
+//! What goes wrong, and how it heals.
+
+use std::collections::BTreeSet;
+
+use jizoku_checkpoint::holder;
+use jizoku_node::node;
+use jizoku_types::event::LinkDownCause;
+use jizoku_types::spec::Durability;
+use jizoku_types::{Instant, ServiceId, Span};
+
+use crate::net::{HostId, Weather};
+use crate::plan::Trouble;
+use crate::world::{What, World};
+
+/// A link whose end stands still for longer than this may be judged dead.
+const STILL_MIN: Span = Span::millis(150);
+const STILL_MAX: Span = Span::millis(900);
+/// A machine that stood still for longer than this knows that it did.
+const LATE_AFTER: Span = Span::millis(100);
+/// After standing still a machine has heard everybody again after this.
+const HEARD_AFTER: Span = Span::millis(600);
+
+/// Trouble that ends.
+#[derive(Clone, Debug)]
+pub enum Healing {
+    /// The agent of a machine starts.
+    Start(HostId),
+    /// Frames pass from the first to the second machine again.
+    Link(HostId, HostId),
+    /// The weather is clear again.
+    Weather,
+    /// The disk is fast again, and has room.
+    Disk(HostId),
+    /// The machine may be used again.
+    Undrain(HostId),
+    /// The service shall run again.
+    Run(usize),
+}
+
+impl World {
+    pub(crate) fn trouble(&mut self, index: usize) {
+        let trouble = self.plan.troubles[index].1.clone();
+        self.say(|| format!("trouble: {trouble:?}"));
+        match trouble {
+            Trouble::KillAgent(host, down) => self.crash(host, LinkDownCause::Reset, down),
+            Trouble::PowerLoss(host, down) => self.crash(host, LinkDownCause::Silence, down),
+            Trouble::KillServer { service, with_holder, down } => {
+                let Some(host) = self.server_of(service) else { return };
+                let holder = with_holder.then(|| self.holder_of(host, service)).flatten();
+                self.crash(host, LinkDownCause::Silence, down);
+                if let Some(holder) = holder {
+                    self.crash(holder, LinkDownCause::Silence, down);
+                }
+            }
+            Trouble::KillLeader { with_server, down } => {
+                let server = with_server.and_then(|service| self.server_of(service));
+                for host in self.leader().into_iter().chain(server) {
+                    self.crash(host, LinkDownCause::Silence, down);
+                }
+            }
+            Trouble::KillAll(down) => {
+                for host in 0..self.machines.len() {
+                    let more = self.rng.span(Span::ZERO, Span::secs(2));
+                    self.crash(host, LinkDownCause::Reset, down + more);
+                }
+            }
+            Trouble::Pause(host, span) => self.pause(host, span),
+            Trouble::Cut { a, b, one_way, down } => {
+                self.cut(a, b, down);
+                if !one_way {
+                    self.cut(b, a, down);
+                }
+            }
+            Trouble::Partition(some, down) => self.partition(&some, down),
+            other => self.mild(other),
+        }
+    }
+
+    fn mild(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Storm(down) => {
+                for a in 0..self.machines.len() {
+                    for b in 0..self.machines.len() {
+                        self.net.set_weather(a, b, Weather::FOUL);
+                    }
+                }
+                self.after(down, What::Heal(Healing::Weather));
+            }
+            Trouble::SlowDisk(host, down) => {
+                let slow = self.rng.span(Span::millis(5), Span::millis(1000));
+                self.machines[host].disk.slow = slow;
+                self.after(down, What::Heal(Healing::Disk(host)));
+            }
+            Trouble::FullDisk(host, down) => {
+                self.machines[host].disk.full = true;
+                self.tell_holder(host, holder::Input::NoRoom(true));
+                self.after(down, What::Heal(Healing::Disk(host)));
+            }
+            Trouble::Move(service, to) => self.order_move(service, to),
+            Trouble::Drain(host, down) => {
+                self.operator.draining.insert(host);
+                self.after(down, What::Heal(Healing::Undrain(host)));
+            }
+            Trouble::Stop(service, down) => {
+                self.operator.stopped.insert(service);
+                self.after(down, What::Heal(Healing::Run(service)));
+            }
+            Trouble::Poison(service) => {
+                let of = |client: &&mut crate::clients::Client| client.service == service;
+                if let Some(client) = self.clients.iter_mut().find(of) {
+                    client.poison = true;
+                }
+            }
+            _ => unreachable!("taken before"),
+        }
+    }
+
+    /// Ends a machine's agent now, and lets it start again later. `cause`: how others notice.
+    fn crash(&mut self, host: HostId, cause: LinkDownCause, down: Span) {
+        if self.machines[host].life.is_none() {
+            return;
+        }
+        self.oracle.counts.crashes += 1;
+        self.say(|| format!("n{host} crashes"));
+        let crashed = self.machines[host].crash();
+        self.check(crashed);
+        for peer in 0..self.machines.len() {
+            if peer != host {
+                self.break_now(host, peer, cause);
+                let link = self.links.get_mut(host, peer);
+                link.up[crate::links::end(host, peer)] = false;
+                self.dial(host.min(peer), host.max(peer));
+            }
+        }
+        let lost = |client: &crate::clients::Client| client.conn.is_some_and(|c| c.host == host);
+        let lost: Vec<usize> =
+            (0..self.clients.len()).filter(|index| lost(&self.clients[*index])).collect();
+        for client in lost {
+            if let (Some(conn), Some(id)) =
+                (self.clients[client].conn, self.ids[self.clients[client].service])
+            {
+                self.by_conn.remove(&(id, conn.id));
+            }
+            self.lost_connection(client);
+        }
+        self.after(down, What::Heal(Healing::Start(host)));
+    }
+
+    fn pause(&mut self, host: HostId, span: Span) {
+        let now = self.now;
+        if !self.machines[host].answers(now) {
+            return;
+        }
+        self.oracle.counts.pauses += 1;
+        self.machines[host].paused_until = now + span;
+        for peer in 0..self.machines.len() {
+            let patience = self.rng.span(STILL_MIN, STILL_MAX);
+            let link = self.links.get(host, peer);
+            if peer != host && link.live && patience < span {
+                let (session, cause) = (link.session, LinkDownCause::Silence);
+                self.after(patience, What::Break { a: host, b: peer, session, cause });
+            }
+        }
+        self.after(span, What::Resume { host, late: span > LATE_AFTER });
+    }
+
+    pub(crate) fn resume(&mut self, host: HostId, late: bool) {
+        self.tell_node(host, node::Input::Late(late));
+        if late {
+            self.after(HEARD_AFTER, What::Resume { host, late: false });
+        }
+    }
+
+    fn cut(&mut self, from: HostId, to: HostId, down: Span) {
+        self.net.cut(from, to);
+        self.break_now(from, to, LinkDownCause::Silence);
+        self.after(down, What::Heal(Healing::Link(from, to)));
+    }
+
+    fn partition(&mut self, some: &[HostId], down: Span) {
+        for a in 0..self.machines.len() {
+            for b in 0..self.machines.len() {
+                if some.contains(&a) != some.contains(&b) {
+                    self.cut(a, b, down);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self, healing: Healing) {
+        self.say(|| format!("heals: {healing:?}"));
+        match healing {
+            Healing::Start(host) => self.start(host),
+            Healing::Link(from, to) => self.net.heal(from, to),
+            Healing::Weather => self.net.clear_weather(),
+            Healing::Disk(host) => self.heal_disk(host),
+            Healing::Undrain(host) => {
+                self.operator.draining.remove(&host);
+            }
+            Healing::Run(service) => {
+                self.operator.stopped.remove(&service);
+            }
+        }
+    }
+
+    fn heal_disk(&mut self, host: HostId) {
+        let disk = &mut self.machines[host].disk;
+        disk.slow = Span::ZERO;
+        if std::mem::replace(&mut disk.full, false) {
+            self.tell_holder(host, holder::Input::NoRoom(false));
+        }
+    }
+
+    fn tell_holder(&mut self, host: HostId, input: holder::Input) {
+        let machine = &mut self.machines[host];
+        let local = machine.clock.local(self.now);
+        if let Some(life) = machine.life.as_mut().filter(|_| machine.paused_until <= self.now) {
+            life.tell_holder(local, input);
+        }
+        self.settle(host);
+    }
+
+    /// Everything is well again, and every machine is up.
+    pub(crate) fn heal_all(&mut self) {
+        self.net.heal_all();
+        self.operator.draining = BTreeSet::new();
+        self.operator.stopped = BTreeSet::new();
+        for host in 0..self.machines.len() {
+            self.start(host);
+            self.heal_disk(host);
+        }
+    }
+
+    /// The machine that runs the newest epoch of a service.
+    pub(crate) fn server_of(&self, service: usize) -> Option<HostId> {
+        let id = self.ids[service]?;
+        let epoch = |host: &HostId| {
+            let runner = self.machines[*host].life.as_ref()?.runners.get(&id)?;
+            Some(runner.runner.epoch().counter)
+        };
+        (0..self.machines.len()).filter(|host| epoch(host).is_some()).max_by_key(epoch)
+    }
+
+    fn holder_of(&self, server: HostId, service: usize) -> Option<HostId> {
+        let record =
+            self.machines[server].life.as_ref()?.node.catalog().service(self.ids[service]?)?;
+        let others = record.holders.iter().filter_map(|member| self.host_of(member.node));
+        others.into_iter().find(|host| *host != server)
+    }
+
+    fn leader(&self) -> Option<HostId> {
+        self.machines.iter().position(|machine| {
+            machine.life.as_ref().is_some_and(|life| life.node.leader() == Some(machine.key))
+        })
+    }
+
+    /// Whether a member of the last holder set that this machine knows of lives, and may be
+    /// reached.
+    pub(crate) fn is_kept(&self, host: HostId, service: ServiceId) -> bool {
+        let Some(life) = &self.machines[host].life else { return false };
+        let Some(record) = life.node.catalog().service(service) else { return false };
+        let disk = record.spec.durable == Durability::Disk;
+        record.holders.iter().any(|member| {
+            let Some(holder) = self.host_of(member.node) else { return false };
+            let alive = self.machines[holder].life.as_ref();
+            alive.is_some_and(|life| disk || life.me == *member)
+        })
+    }
+
+    /// Whether nobody but this machine is in the holder set, as far as it knows.
+    pub(crate) fn is_alone(&self, host: HostId, service: ServiceId) -> bool {
+        let Some(life) = &self.machines[host].life else { return true };
+        let record = life.node.catalog().service(service);
+        record.is_none_or(|record| record.holders.iter().all(|member| *member == life.me))
+    }
+
+    /// The moment from which a machine answers.
+    pub(crate) fn answers_from(&self, host: HostId) -> Option<Instant> {
+        let machine = &self.machines[host];
+        machine.life.as_ref().map(|_| machine.paused_until)
+    }
+}
