@@ -3,7 +3,7 @@
 //! - `--seed N`: this seed only; with `--trace` every event of interest is printed
 //! - `--seeds N`, `--from S`: so many seeds, from this one on
 //! - `--jobs J`: so many threads; by default as many as there are processors
-//! - `--minutes M`: simulated minutes of each run
+//! - `--minutes M`: simulated minutes of each run; by default 2
 //! - `--nodes N`: machines, instead of what the seed says
 //! - `--kinds a,b`: kinds of trouble, instead of all; `none` for none
 //! - `--bug N`: with this planted bug, by its place in the list
@@ -30,7 +30,7 @@ struct Options {
 }
 
 /// Seeds in which a planted bug must be found.
-const BUG_SEEDS: u64 = 40;
+const BUG_SEEDS: u64 = 30;
 
 fn main() -> ExitCode {
     let options = match options(std::env::args().skip(1)) {
@@ -89,7 +89,7 @@ fn is_found(name: &str, bug: Bug, options: &Options) -> bool {
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let choice = Choice { minutes: 10, nodes: None, kinds: KINDS.to_vec() };
+    let choice = Choice { minutes: 2, nodes: None, kinds: KINDS.to_vec() };
     let mut options =
         Options { from: 0, seeds: 1, jobs, trace: false, faults: false, bug: None, choice };
     while let Some(arg) = args.next() {
