@@ -273,7 +273,8 @@ shapes! {
 
     table_index_from_a_global: r#"(type $t (func (param i32 i32) (result i32)))
       (table funcref (elem $a $b))
-      (func $a (type $t) (global.set $g (i32.const 1)) (i32.add (call $u0 (local.get 0)) (local.get 1)))
+      (func $a (type $t) (global.set $g (i32.const 1)) (i32.add (call $u0 (local.get 0))
+        (local.get 1)))
       (func $b (type $t) (i32.sub (call $u0 (local.get 0)) (call $u0 (local.get 1))))
       (func (export "run") (param i32) (result i32)
         (global.set $g (i32.const 0))
@@ -314,7 +315,8 @@ shapes! {
         i32.const 4
         (block (loop (if (local.get 0) (then
           i64.const 5
-          (call $panic (i64.const 1) (f32.const 2) (f64.const 3) (v128.const i64x2 1 2)) unreachable))))
+          (call $panic (i64.const 1) (f32.const 2) (f64.const 3)
+            (v128.const i64x2 1 2)) unreachable))))
         i64.const 3)"#
 
     a_loop_without_calls_stays: r#"(func (export "run") (param i32) (result i32) (local i32)
@@ -333,7 +335,8 @@ shapes! {
         (i32.lt_s (i32.load (i32.const 4)) (call $u0 (i32.const 1))))"#
 
     store_of_a_result: r#"(func (export "run") (param i32)
-        (i32.store offset=8 (i32.add (local.get 0) (i32.load (i32.const 0))) (call $u0 (i32.const 2)))
+        (i32.store offset=8 (i32.add (local.get 0) (i32.load (i32.const 0))) (call $u0
+          (i32.const 2)))
         (i64.store offset=16 (local.get 0) (call $u1 (i64.const 2) (f64.const 2))))"#
 
     trap_after_resuming: r#"(func (export "run") (param i32) (result i32)
@@ -363,11 +366,15 @@ shapes! {
         i32.mul i32.sub i32.sub)"#
 
     local_read_only_in_the_next_round: r#"(func (export "run") (param i32) (result i32)
-        (local $x i32) (local $n i32)
+        (local $x i32) (local $n i32) (local $m i32)
         (local.set $x (i32.mul (local.get 0) (i32.const 77)))
         (loop $l
           (local.set $n (i32.add (local.get $n) (local.get $x)))
-          (call $u2)
+          (local.set $m (i32.const 0))
+          (loop $k
+            (call $u2)
+            (local.set $m (i32.add (local.get $m) (i32.const 1)))
+            (br_if $k (i32.lt_s (local.get $m) (i32.const 3))))
           (br_if $l (i32.lt_s (local.get $n) (i32.const 2000))))
         (local.get $n))"#
 

@@ -64,6 +64,8 @@ pub struct Consensus {
     members_at: Option<LogId>,
     leader: Option<NodeId>,
     term: u64,
+    /// The newest term that this node knew when the value was made.
+    born_in: u64,
     dropped: Dropped,
     stopped: bool,
 }
@@ -95,6 +97,7 @@ impl Consensus {
         config.check();
         let executor = Executor::new(now.as_nanos(), config.seed);
         let effects = Effects::new(config.cluster, config.generation);
+        let born_in = recovered.vote.map_or(0, |vote| vote.term);
         let state: SharedState = Arc::new(Mutex::new(recovered));
         let progress: Arc<Mutex<Progress>> = Arc::default();
         let proposals = Proposals::new(config.me, executor.random());
@@ -133,6 +136,7 @@ impl Consensus {
             members_at: None,
             leader: None,
             term: 0,
+            born_in,
             dropped: Dropped::default(),
             stopped: false,
         };
@@ -268,6 +272,9 @@ impl Consensus {
 
     fn notice(&mut self, now: Instant, from: NodeId, notice: Notice) {
         match notice {
+            // In that term this node may have led in an earlier life, and taken the command: it
+            // must not say that it did not. Who proposed it will see in the log.
+            Notice::Propose { term, .. } if term <= self.born_in => {}
             Notice::Propose { term, life, id, attempt, command } => {
                 let key = AttemptKey { origin: from, life, id, attempt };
                 self.arrived(key, term, Wish::Command(command));

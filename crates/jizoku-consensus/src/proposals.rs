@@ -22,9 +22,9 @@ use crate::interface::{PROPOSALS_MAX, RefuseReason};
 use crate::log::Command;
 use crate::runtime::lock;
 
-/// Decisions that a leader remembers, so that a message that arrives twice counts once. At a
-/// thousand proposals a second this is longer than any message is under way.
-const DECISIONS_MAX: usize = 16_384;
+/// Decisions that a leader remembers, so that an attempt that arrives twice counts once. A proposal
+/// is given up after seconds; at ten thousand a second, this is for longer.
+const DECISIONS_MAX: usize = 65_536;
 
 /// What is proposed.
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@
 //! it, and gives them output when that may be seen. It follows the service from instance to
 //! instance; clients don't notice.
 //!
-//! What it does not know: sockets (an adapter reads and writes them), the mesh, why a service moves.
+//! What it does not know: sockets (an adapter reads and writes them), the mesh, why a service
+//! moves.
 //!
 //! Invariants
 //! - `held`: a client gets a byte only when the checkpoint that covers it is known to be committed.
@@ -17,8 +18,8 @@
 //!   begin again within one incarnation.
 //!
 //! Limits: [`Limits`]; `CONNS_PER_GATEWAY_MAX` connections, of which `CONNS_WAITING_MAX` may wait
-//! for their first instance; more are refused by [`GatewayEnd::open`]. A client that is read although
-//! it was paused is reset when its window overflows.
+//! for their first instance; more are refused by [`GatewayEnd::open`]. A client that is read
+//! although it was paused is reset when its window overflows.
 //!
 //! Driven by: `open` and `handle`, then `poll` until `None`; `Input::Tick` when `deadline` is over.
 

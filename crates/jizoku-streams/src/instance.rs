@@ -1,8 +1,8 @@
 //! The end beside the program: it is the program's socket table.
 //!
-//! It lives in the engine's thread. The engine serves each socket call of the program from it, gives
-//! it the gateways' messages, and drains [`InstanceEnd::poll`] after either. A checkpoint takes its
-//! state with the program's, so both always fit together.
+//! It lives in the engine's thread. The engine serves each socket call of the program from it,
+//! gives it the gateways' messages, and drains [`InstanceEnd::poll`] after either. A checkpoint
+//! takes its state with the program's, so both always fit together.
 //!
 //! What it does not know: the program, descriptors, checkpoints' blocks, who is a holder, leases.
 //!
@@ -19,7 +19,8 @@
 //! Limits: [`Limits`]; `CONNS_PER_GATEWAY_MAX` connections of each gateway (more are refused),
 //! [`GATEWAYS_MAX`](crate::limits::GATEWAYS_MAX) gateways (messages of more are dropped).
 //!
-//! Driven by: the program's calls and `handle`, `gateway_gone`, `advance`; then `poll` until `None`.
+//! Driven by: the program's calls and `handle`, `gateway_gone`, `advance`; then `poll` until
+//! `None`.
 //! [`InstanceEnd::deadline`] says when to call `advance` although nothing happened.
 
 mod conn;

@@ -127,34 +127,17 @@ async fn start_and_wait(
     let (keep, kept) = watch::channel(Addresses::new());
     let known = Peers::new(me, early, keep);
     let core = Core::new(node, consensus, log, Arc::clone(&wiring), starter, probes, known);
-    let (ended_in, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("core".into())
-        .spawn(move || {
-            // If nobody waits any more, the agent is ending already.
-            let _ = ended_in.send(core.run(&core_box));
-        })
-        .map_err(|error| format!("no thread for the core: {error}"))?;
-
+    let ended = run_core(core, core_box)?;
     dispatch(mail, &wiring, &modules);
     let folder = Arc::new(folder);
     tokio::spawn(tell_load(Arc::clone(&folder), config.clone(), core_in.clone()));
     tokio::spawn(keep_members(Arc::clone(&folder), file.cluster, kept));
-    tokio::spawn(tell_pending(
-        Arc::clone(&folder),
-        file,
-        wiring_spec(&identity, &config, &mesh, incarnation),
-        core_in.clone(),
-    ));
-    let agent = server::Agent {
-        wiring: Arc::clone(&wiring),
-        modules,
-        engines,
-        output,
-        folder,
-        config,
-        listening: mesh.addresses().to_vec(),
-    };
+    let myself = membership::member_spec(&identity, incarnation, &config, mesh.addresses());
+    tokio::spawn(tell_pending(Arc::clone(&folder), file, myself, core_in.clone()));
+    let listening = mesh.addresses().to_vec();
+    let wires = Arc::clone(&wiring);
+    let agent =
+        server::Agent { wiring: wires, modules, engines, output, folder, config, listening };
     let stop = server::start(agent)?;
     notify::ready(&core_in);
     let result = wait(ended, stop).await;
@@ -168,13 +151,20 @@ async fn start_and_wait(
     result
 }
 
-fn wiring_spec(
-    identity: &Identity,
-    config: &NodeConfig,
-    mesh: &Mesh,
-    incarnation: Incarnation,
-) -> jizoku_core::catalog::MemberSpec {
-    membership::member_spec(identity, incarnation, config, mesh.addresses())
+/// Runs the core on its thread. The receiver hears how it ended.
+fn run_core(
+    core: Core,
+    inbox: Mailbox<CoreMessage>,
+) -> Result<oneshot::Receiver<Result<(), String>>, String> {
+    let (ended_in, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("core".into())
+        .spawn(move || {
+            // If nobody waits any more, the agent is ending already.
+            let _ = ended_in.send(core.run(&inbox));
+        })
+        .map_err(|error| format!("no thread for the core: {error}"))?;
+    Ok(ended)
 }
 
 async fn wait(

@@ -195,7 +195,8 @@ pub(super) struct World {
     damage: u64,
     /// In how many of a hundred cases what happens is bad.
     badness: u64,
-    /// How fast the catalog's news spread, and how fast disks are.
+    /// How busy the service is, how fast the catalog's news spread, how fast disks are.
+    busy: u64,
     news: u64,
     disks: u64,
     nodes: Vec<Node>,
@@ -224,6 +225,7 @@ impl World {
         let loss = if dice.chance(60) { dice.below(20) } else { 0 };
         let damage = if dice.chance(50) { 5 } else { 0 };
         let badness = 1 + dice.below(25);
+        let busy = if dice.chance(30) { 10 } else { 100 };
         let news = if dice.chance(30) { 10 } else { 100 };
         let disks = if dice.chance(30) { 10 } else { 100 };
         let catalog = Catalog { epoch: 1, active: 0, set: BTreeSet::new(), version: 0 };
@@ -237,6 +239,7 @@ impl World {
             loss,
             damage,
             badness,
+            busy,
             news,
             disks,
             nodes: Vec::new(),
@@ -665,7 +668,7 @@ impl World {
             return self.act_badly(node);
         }
         match self.dice.below(100) {
-            0..=54 => self.capture(),
+            0..=54 if self.dice.chance(self.busy) => self.capture(),
             55..=74 => self.tend(),
             75..=86 => self.join(node),
             87..=89 => {

@@ -1,3 +1,5 @@
+//! Elections by hand: time-outs, pre-votes, hints.
+
 use jizoku_types::{ClusterId, Generation};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Proposals end once, whatever happens to them.
+
 use super::*;
 
 const PATIENCE: Span = Span::millis(70);

@@ -1,3 +1,5 @@
+//! Records read back; damage is refused.
+
 use super::*;
 use crate::log::Command;
 

@@ -1,3 +1,5 @@
+//! The executor runs tasks and timers in one fixed order.
+
 use openraft::async_runtime::{AsyncRuntime, Mpsc, MpscSender};
 
 use super::*;

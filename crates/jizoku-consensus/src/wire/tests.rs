@@ -1,3 +1,5 @@
+//! Messages read back; foreign and damaged ones are dropped.
+
 use super::*;
 use crate::log::{Command, Members, Payload};
 

@@ -4,7 +4,8 @@
 //!
 //! | part | size | content |
 //! |---|---|---|
-//! | head | 32 | version, counts of reigns, gateways and records (4 each); seq, output bytes (8 each) |
+//! | head | 32 | version, counts of reigns, gateways and records (4 each); seq, output bytes (8
+//! each) |
 //! | reigns | 32 * `LINEAGE_MAX` | branch (16), counter (8), restored from (8); unused ones zero |
 //! | gateways | 48 each | node (32), incarnation (8), highest counter (8) |
 //! | records | 56 each | see [`encode_record`]; a free slot is all zero |
@@ -331,8 +332,9 @@ impl InstanceEnd {
     }
 }
 
-/// Flags and gateway (2 each), port, nothing (1 each), the client's port (2), its address (16), counter,
-/// consumed input, confirmed output (8 each), length of the unconfirmed output (4), nothing (4).
+/// Flags and gateway (2 each), port, nothing (1 each), the client's port (2), its address (16),
+/// counter, consumed input, confirmed output (8 each), length of the unconfirmed output (4),
+/// nothing (4).
 fn encode_record(conn: &Conn, record: &mut [u8]) {
     let (ip, v6) = match conn.address.ip() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 0),

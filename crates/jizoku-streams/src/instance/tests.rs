@@ -1,3 +1,5 @@
+//! The instance's end by hand: the socket calls, captures, restores.
+
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -638,4 +640,17 @@ fn many_captures_without_a_commit_are_bounded() {
     link.attach(&mut end, vec![listed(1, 0)]);
     let again = end.poll();
     assert!(again.is_none(), "{again:?}");
+}
+
+#[test]
+fn a_commit_is_told_although_its_output_was_sent_in_an_earlier_session() {
+    let (mut end, mut link, socket) = connected(HELD);
+    end.write(socket, b"abc");
+    link.frames(&mut end);
+    link.attach(&mut end, vec![listed(1, 3)]);
+    assert_eq!(messages(&mut end, link.id).len(), 0);
+    end.capture(1);
+    end.committed(1);
+    let told = messages(&mut end, link.id);
+    assert_eq!((told.len(), told[0].committed), (1, 1));
 }
