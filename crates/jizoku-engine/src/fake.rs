@@ -1,4 +1,4 @@
-//! The fake engine: a whole program as a value, for the simulator and the conformance suite.
+//! The fake engine: a whole program as a value, for the simulator.
 //!
 //! The program keeps counters and serves a tiny protocol on its first port. A request is
 //! [`REQUEST`] bytes: operation, counter (2 bytes, little endian), tag (8 bytes). The answer is

@@ -3,8 +3,7 @@
 //! An *engine* turns a service's program into *instances*. An [`Instance`] is driven with messages
 //! only: [`Input`] in, [`Output`] out. The real ones run a program on a thread or in a process and
 //! put channels behind these verbs; the fake in [`fake`] computes its answers in place, so that
-//! the simulator needs no thread. The suite in [`conformance`] (feature `conformance`) is what
-//! every engine passes.
+//! the simulator needs no thread.
 //!
 //! What it does not know: nodes, holders, the catalog, how checkpoints travel.
 //!
@@ -22,11 +21,7 @@
 #![deny(missing_docs)]
 
 extern crate alloc;
-#[cfg(feature = "conformance")]
-extern crate std;
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
 pub mod fake;
 
 use alloc::string::String;
