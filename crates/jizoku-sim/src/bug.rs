@@ -16,7 +16,13 @@ pub enum Bug {
     Gateway(StreamFaults),
 }
 
-/// All bugs, with their names.
+/// Bugs that every campaign with `--faults` must find.
+pub const PROVEN: &[(&str, Bug)] = &[
+    ("gateway forgets an offset", Bug::Gateway(StreamFaults::GATEWAY_FORGETS_OFFSET)),
+    ("gateway keeps uncommitted output", Bug::Gateway(StreamFaults::GATEWAY_KEEPS_UNCOMMITTED)),
+];
+
+/// All bugs, with their names: for `--bug`.
 pub const ALL: &[(&str, Bug)] = &[
     ("holder takes old epochs", Bug::Holder(HolderFault::TakesOldEpoch)),
     ("holder keeps what is above an adopted checkpoint", Bug::Holder(HolderFault::AdoptKeepsLater)),

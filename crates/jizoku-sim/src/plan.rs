@@ -87,6 +87,9 @@ pub const KINDS: &[&str] = &[
     "poison",
 ];
 
+/// The kinds of a run for which none are named: those whose runs are known to be clean.
+pub const USUAL: &[&str] = &["kill", "power", "server", "leader"];
+
 /// See the module's header.
 #[derive(Clone, Debug)]
 pub struct Plan {
