@@ -234,7 +234,8 @@ fn mutable_globals_are_exported_in_order() {
     let report = run(&format!(
         r#"(module {HOST} {MEMORY}
             (global (mut i64) (i64.const 1)) (global i32 (i32.const 1))
-            (global (export "own") (mut f32) (f32.const 1)) (global (mut v128) (v128.const i64x2 1 2))
+            (global (export "own") (mut f32) (f32.const 1))
+            (global (mut v128) (v128.const i64x2 1 2))
             (global (mut i32) (i32.const 1)) (global (mut f64) (f64.const 1)))"#
     ))
     .expect("it passes")

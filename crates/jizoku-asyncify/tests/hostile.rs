@@ -60,7 +60,8 @@ fn damage(bytes: &mut Vec<u8>, rng: &mut Rng) {
 /// A module with one function whose body is `body`, between locals and results.
 fn one_function(locals: &str, body: &str) -> Vec<u8> {
     let text = format!(
-        r#"(module (import "host" "u2" (func $u2)) (import "host" "u0" (func $u0 (param i32) (result i32)))
+        r#"(module (import "host" "u2" (func $u2))
+           (import "host" "u0" (func $u0 (param i32) (result i32)))
            (memory (export "memory") 1) (func (export "run") (param i32) {locals} {body}))"#
     );
     wat::parse_str(text).expect("it parses")

@@ -133,7 +133,8 @@ pub(crate) fn program(seed: u64) -> String {
     }
     writeln!(
         text,
-        "(memory (export \"memory\") 2)\n(global $fuel (export \"fuel\") (mut i32) (i32.const {FUEL}))
+        "(memory (export \"memory\") 2)
+(global $fuel (export \"fuel\") (mut i32) (i32.const {FUEL}))
 (global $g0 (export \"g0\") (mut i64) (i64.const 5))\n(global $g1 (mut f64) (f64.const 5))
 (data (i32.const 0) \"the quick brown fox jumps over the lazy dog\")"
     )

@@ -296,7 +296,8 @@ shapes! {
         (call $u2)
         (i32.add (i32.load (i32.const 150000)) (memory.size)))"#
 
-    calls_that_do_not_return: r#"(func $panic (param i32) (drop (call $u0 (local.get 0))) (call $u2) unreachable)
+    calls_that_do_not_return: r#"(func $panic (param i32)
+        (drop (call $u0 (local.get 0))) (call $u2) unreachable)
       (func $checked (param i32) (result i32)
         (if (i32.ge_u (local.get 0) (i32.const 4)) (then (call $panic (local.get 0)) unreachable))
         (i32.load (i32.mul (local.get 0) (i32.const 4))))
