@@ -45,14 +45,14 @@ pub fn curl(url: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Sends a signal, named as in `kill -NAME`.
+/// Sends a signal, named as in `kill -NAME`, to processes by their numbers, with spaces between.
 ///
 /// # Panics
-/// If nobody has this number.
-pub fn signal(name: &str, pid: u64) {
+/// If nobody has such a number.
+pub fn signal(name: &str, pids: &str) {
     // The shell's own `kill`: it is there without any package.
-    let output = run("sh", &["-c", &format!("kill -{name} {pid}")]);
-    assert!(output.status.success(), "kill -{name} {pid}: {output:?}");
+    let output = run("sh", &["-c", &format!("kill -{name} {pids}")]);
+    assert!(output.status.success(), "kill -{name} {pids}: {output:?}");
 }
 
 /// What the table `[engine]` of an `exec` service needs here: run by root, an agent wants to be

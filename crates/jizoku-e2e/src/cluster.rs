@@ -21,6 +21,9 @@ use crate::{build, clients, wait_for};
 const MESH_PORT: u16 = 7645;
 /// How long an agent may take to answer for the first time, on a busy machine.
 const AGENT_WITHIN: Duration = Duration::from_secs(30);
+/// How long a service may take until it is held: modules are compiled on all nodes at once, and
+/// they share one machine here.
+const HELD_WITHIN: Duration = Duration::from_secs(120);
 /// How long an agent may take to end when it is told to.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// Events of each node that are printed after a panic.
@@ -152,10 +155,21 @@ impl Cluster {
         child.wait().expect("an agent can be waited for");
     }
 
+    /// SIGKILL to all agents at once: none sees another die.
+    pub fn kill_all(&mut self) {
+        let pids: Vec<String> =
+            self.agents.iter().flatten().map(|child| child.id().to_string()).collect();
+        clients::signal("KILL", &pids.join(" "));
+        for child in &mut self.agents {
+            let mut child = child.take().expect("all agents run");
+            child.wait().expect("an agent can be waited for");
+        }
+    }
+
     /// SIGTERM; waits until the agent has ended. Whether it ended well.
     pub fn terminate(&mut self, node: usize) -> bool {
         let child = self.agents[node].as_ref().expect("the agent runs");
-        clients::signal("TERM", u64::from(child.id()));
+        clients::signal("TERM", &child.id().to_string());
         self.wait_for_end(node)
     }
 
@@ -293,7 +307,7 @@ impl Cluster {
     /// Waits until a service runs and has so many holders, all in the set and up to date.
     pub fn wait_until_held(&self, service: &str, holders: usize) -> Value {
         let mut last = Value::Null;
-        let within = Duration::from_secs(30);
+        let within = HELD_WITHIN;
         let began = Instant::now();
         loop {
             let status = self.service(self.living(), service);

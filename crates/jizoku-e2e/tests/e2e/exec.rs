@@ -79,7 +79,7 @@ fn a_plain_process_is_started_again_and_a_failing_one_disturbs_nobody() {
     answers(&cluster, 0);
 
     // The process itself dies.
-    clients::signal("KILL", pid);
+    clients::signal("KILL", &pid.to_string());
     let again = wait_for("another process", WITHIN, || process(folder).filter(|p| *p != pid));
     answers(&cluster, 1);
     println!("process {pid} was followed by {again}");

@@ -1,0 +1,62 @@
+//! Twenty deaths in a row, while clients count on connections that stay open all the time.
+
+use std::time::{Duration, Instant};
+
+use jizoku_e2e::cluster::Cluster;
+use jizoku_e2e::resp::{Connection, Load};
+use jizoku_e2e::{turn, wait_for};
+
+const PORT: u16 = 7000;
+const KILLS: usize = 20;
+/// Nodes that may run and hold the service: these die.
+const RUNNERS: [usize; 3] = [0, 1, 2];
+/// Nodes that only pass connections on: these live.
+const GATEWAYS: [usize; 2] = [3, 4];
+
+#[test]
+fn twenty_kills_lose_no_acknowledged_write_and_no_connection() {
+    let _turn = turn();
+    let mut cluster = Cluster::empty();
+    for _ in RUNNERS {
+        cluster.add(&["--label", "runs=yes"]);
+    }
+    for _ in GATEWAYS {
+        cluster.add(&[]);
+    }
+    cluster.apply_kv(PORT, "output = \"held\"\n[placement]\nrequire = { runs = \"yes\" }");
+
+    let addresses = GATEWAYS.map(|node| cluster.address(node, PORT));
+    let load = Load::start(&[addresses, addresses].concat());
+    let mut own = Connection::open(addresses[0]).expect("the service can be reached");
+    let mut counted = 0;
+    let mut pauses = Vec::new();
+    for kill in 0..KILLS {
+        let enough = load.answers() + 40;
+        wait_for("answers", Duration::from_secs(20), || (load.answers() >= enough).then_some(()));
+        let active = cluster.active("kv").expect("somebody is active");
+        // Each second time a node dies that only holds.
+        let other = RUNNERS.into_iter().find(|node| *node != active).expect("three run");
+        let victim = if kill % 2 == 0 { active } else { other };
+        let killed = Instant::now();
+        cluster.kill(victim);
+        counted += 1;
+        let told = own.call(&["INCR", "own"]).expect("the connection goes on");
+        assert_eq!(told, counted.to_string(), "after kill {kill}");
+        if victim == active {
+            pauses.push(killed.elapsed());
+        }
+        cluster.up(victim);
+        cluster.wait_until_held("kv", 2);
+    }
+
+    let mut seen = Connection::open(addresses[1]).expect("the service can be reached");
+    for written in load.finish() {
+        assert_eq!(written.error, None, "{}", written.key);
+        let found = seen.call(&["GET", &written.key]).expect("an answer");
+        assert_eq!(found, written.acknowledged.to_string(), "{}", written.key);
+        println!("{}: {} writes, slowest {:?}", written.key, written.acknowledged, written.worst);
+    }
+    pauses.sort();
+    let (median, worst) = (pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
+    println!("{KILLS} kills; first answer after the active node's: {median:?}, worst {worst:?}");
+}
