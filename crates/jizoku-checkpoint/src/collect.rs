@@ -357,8 +357,9 @@ impl Collector {
     }
 
     fn reported(&mut self, now: Instant, from: NodeId, incarnation: Incarnation, report: Report) {
+        let sane = report.top.epoch <= self.terms.epoch.counter && report.top.seq < u64::MAX;
         let known = self.reports.get(&from);
-        if known.is_some_and(|known| known.incarnation > incarnation) {
+        if !sane || known.is_some_and(|known| known.incarnation > incarnation) {
             return;
         }
         self.asked.remove(&from);

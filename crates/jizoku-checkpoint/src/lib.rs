@@ -44,4 +44,6 @@ mod dice;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod garbage;
+#[cfg(test)]
 mod model;

@@ -466,7 +466,9 @@ impl Shipper {
     fn refused(&mut self, now: Instant, member: Member, why: Why) {
         let follower = self.followers.get_mut(&member).expect("it answered");
         let joins = follower.role == Role::Joining && !follower.caught_up;
-        follower.missing += 1;
+        if !matches!(why, Why::NoRoom | Why::NotStored) {
+            follower.missing = follower.missing.saturating_add(1);
+        }
         let patient = follower.missing < MISSING_MAX;
         match why {
             Why::BaseMissing { have, root } if have != NONE && patient => {

@@ -163,7 +163,7 @@ impl Fetch {
             let free = self.sources.keys().map(|node| (busy(node), *node)).min();
             let Some((_, node)) = free.filter(|(busy, _)| *busy < UNDER_WAY_MAX) else { break };
             let Some(question) = self.survey.ask().or_else(|| self.ask_blocks()) else { break };
-            self.last_ticket += 1;
+            self.last_ticket = self.last_ticket.wrapping_add(1);
             let ticket = self.last_ticket;
             asks.push((node, Ask::Fetch { ticket, id: self.id, question: question.clone() }));
             self.under_way.insert(ticket, UnderWay { node, question, sent: now, late: false });

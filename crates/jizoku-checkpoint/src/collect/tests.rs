@@ -143,6 +143,17 @@ fn only_current_members_count() {
 }
 
 #[test]
+fn reports_that_make_no_sense_are_passed_over() {
+    for top in [id(EPOCH + 1, 3), id(1, u64::MAX)] {
+        let mut desk = Desk::new(MEMORY, &set(), Vec::new());
+        let state = Point { id: top, ..point(1, 1) };
+        assert!(desk.report(member(2, 1), &state, false).is_empty());
+        desk.tick(60);
+        assert!(desk.asked().is_empty());
+    }
+}
+
+#[test]
 fn without_a_current_report_the_service_is_unreachable() {
     let mut desk = Desk::new(MEMORY, &set(), vec![point(1, 9)]);
     desk.report(member(2, 2), &point(1, 9), true);

@@ -322,6 +322,19 @@ fn refusals_of_members_are_failures() {
 }
 
 #[test]
+fn a_disk_that_stays_broken_for_long_is_asked_on() {
+    let mut desk = Desk::settled();
+    desk.capture(8);
+    desk.ack(3, 1, id(3, 8));
+    assert_eq!(desk.refuse(2, Why::NotStored), failed(2, Failure::NotStored));
+    for round in 1..400 {
+        desk.tick(3000 * round);
+        assert!(desk.refuse(2, Why::NotStored).is_empty());
+    }
+    assert_eq!(desk.ack(2, 1, id(3, 8)), [Output::Committed { id: id(3, 8), copies: 2 }]);
+}
+
+#[test]
 fn what_was_damaged_is_sent_again_a_few_times() {
     let mut desk = Desk::settled();
     desk.capture(8);
