@@ -418,7 +418,7 @@ impl Emitter<'_> {
     }
 
     fn save_set(&mut self, site: u32) -> Result<(), InstrumentError> {
-        let below = self.operands.slots().iter().filter_map(|(slot, _)| slot_local(*slot));
+        let below = self.operands.locals();
         let resumed = std::mem::take(&mut self.resumed[site as usize]);
         let locals: BTreeSet<u32> = self.liveness.after(site).chain(below).chain(resumed).collect();
         let place = || self.module.place(self.body.function);
@@ -447,8 +447,10 @@ impl Emitter<'_> {
 
     /// Puts declarations, code and the choices of all regions together.
     fn finish(mut self) -> Result<Vec<u8>, InstrumentError> {
-        let place = self.module.place(self.body.function);
-        let too_large = |what, limit| Err(InstrumentError::TooLarge { what, limit, place });
+        let (module, function) = (self.module, self.body.function);
+        let too_large = |what, limit| {
+            Err(InstrumentError::TooLarge { what, limit, place: module.place(function) })
+        };
         let mut declared = self.body.locals[self.body.params..].to_vec();
         declared.extend_from_slice(self.operands.temps());
         if declared.len() + self.body.params > LOCALS_MAX {

@@ -86,6 +86,10 @@ fn wide_functions() {
     let instrumented = instrument(&wasm, &options()).expect("it is instrumented");
     assert_eq!(instrumented.report.sites, sites);
     wasmparser::validate(&instrumented.wasm).expect("the output is valid");
+    // Values that pile up, and need no place of their own.
+    let piled = "i32.const 1 call $u2 ".repeat(20_000) + &"drop ".repeat(20_000);
+    let instrumented = instrument(&one_function("", &piled), &options()).expect("it passes");
+    assert_eq!(instrumented.report.sites, 20_000);
     // Values that pile up on the stack over many calls.
     let piled = "i32.const 1 call $u0 ".repeat(600) + &"drop ".repeat(600);
     let instrumented = instrument(&one_function("", &piled), &options()).expect("it passes");

@@ -367,17 +367,18 @@ shapes! {
         i32.mul i32.sub i32.sub)"#
 
     local_read_only_in_the_next_round: r#"(func (export "run") (param i32) (result i32)
-        (local $x i32) (local $n i32) (local $m i32)
+        (local $x i32) (local $sum i32) (local $n i32) (local $m i32)
         (local.set $x (i32.mul (local.get 0) (i32.const 77)))
         (loop $l
-          (local.set $n (i32.add (local.get $n) (local.get $x)))
+          (local.set $sum (i32.add (local.get $sum) (local.get $x)))
           (local.set $m (i32.const 0))
           (loop $k
             (call $u2)
             (local.set $m (i32.add (local.get $m) (i32.const 1)))
             (br_if $k (i32.lt_s (local.get $m) (i32.const 3))))
-          (br_if $l (i32.lt_s (local.get $n) (i32.const 2000))))
-        (local.get $n))"#
+          (local.set $n (i32.add (local.get $n) (i32.const 1)))
+          (br_if $l (i32.lt_s (local.get $n) (i32.const 4))))
+        (local.get $sum))"#
 
     locals_read_only_in_one_arm: r#"(func $f (param i32) (result i32) (local $x i32) (local $y i32)
         (local.set $x (i32.mul (local.get 0) (i32.const 77)))

@@ -30,6 +30,8 @@ pub(crate) struct Operands<'b> {
     settled: usize,
     /// Number of slots on the stack.
     on_stack: usize,
+    /// The locals that slots are in, and how many slots each.
+    locals: BTreeMap<u32, u32>,
     /// Types of the temporary locals.
     temps: Vec<ValType>,
     /// The unused ones by type.
@@ -45,6 +47,7 @@ impl<'b> Operands<'b> {
             slots: Vec::new(),
             settled: 0,
             on_stack: 0,
+            locals: BTreeMap::new(),
             temps: Vec::new(),
             free: BTreeMap::new(),
             first_temp,
@@ -62,6 +65,11 @@ impl<'b> Operands<'b> {
         &self.slots
     }
 
+    /// The locals that hold values, ascending.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = u32> + '_ {
+        self.locals.keys().copied()
+    }
+
     /// Types of the temporary locals used so far.
     pub(crate) fn temps(&self) -> &[ValType] {
         &self.temps
@@ -74,14 +82,8 @@ impl<'b> Operands<'b> {
 
     /// Adds a value.
     pub(crate) fn push(&mut self, slot: Slot, ty: ValType) {
-        match slot {
-            Slot::Stack => self.on_stack += 1,
-            Slot::Temp(temp) => {
-                self.free.entry(type_byte(ty)).or_default().remove(&temp);
-            }
-            _ => {}
-        }
         self.slots.push((slot, ty));
+        self.acquired(slot, ty);
     }
 
     /// Adds a value that was left on the stack for each type.
@@ -156,7 +158,7 @@ impl<'b> Operands<'b> {
             self.read(slot, code);
             self.released(slot, ty);
             self.slots[index].0 = Slot::Stack;
-            self.on_stack += 1;
+            self.acquired(Slot::Stack, ty);
         }
     }
 
@@ -170,7 +172,7 @@ impl<'b> Operands<'b> {
         self.read(below, code);
         self.released(below, ty);
         self.slots[top].0 = Slot::Stack;
-        self.on_stack += 1;
+        self.acquired(Slot::Stack, ty);
         self.settled = self.settled.min(top);
     }
 
@@ -178,25 +180,33 @@ impl<'b> Operands<'b> {
     /// ones, so that the program may write its locals.
     pub(crate) fn pin(&mut self, count: usize, code: &mut Code) {
         for index in self.slots.len() - count..self.slots.len() {
-            if let (Slot::Local(local), ty) = self.slots[index] {
-                code.op_u32(op::LOCAL_GET, local);
-                self.set_temp(index, ty, code);
+            if matches!(self.slots[index].0, Slot::Local(_)) {
+                self.read(self.slots[index].0, code);
+                self.store(index, code);
             }
         }
     }
 
     /// Moves the value at `index`, which is on top of the stack, to a temporary local.
     fn store(&mut self, index: usize, code: &mut Code) {
-        let ty = self.slots[index].1;
-        self.on_stack -= 1;
-        self.set_temp(index, ty, code);
+        let (slot, ty) = self.slots[index];
+        let temp = self.temp(ty);
+        code.op_u32(op::LOCAL_SET, temp);
+        self.released(slot, ty);
+        self.slots[index].0 = Slot::Temp(temp);
+        self.acquired(Slot::Temp(temp), ty);
     }
 
-    fn set_temp(&mut self, index: usize, ty: ValType, code: &mut Code) {
-        let temp = self.temp(ty);
-        self.free.entry(type_byte(ty)).or_default().remove(&temp);
-        code.op_u32(op::LOCAL_SET, temp);
-        self.slots[index].0 = Slot::Temp(temp);
+    fn acquired(&mut self, slot: Slot, ty: ValType) {
+        match slot {
+            Slot::Stack => self.on_stack += 1,
+            Slot::Temp(temp) => {
+                self.free.entry(type_byte(ty)).or_default().remove(&temp);
+                self.locals.insert(temp, 1);
+            }
+            Slot::Local(local) => *self.locals.entry(local).or_default() += 1,
+            Slot::Const(_) => {}
+        }
     }
 
     fn released(&mut self, slot: Slot, ty: ValType) {
@@ -204,8 +214,16 @@ impl<'b> Operands<'b> {
             Slot::Stack => self.on_stack -= 1,
             Slot::Temp(temp) => {
                 self.free.entry(type_byte(ty)).or_default().insert(temp);
+                self.locals.remove(&temp);
             }
-            _ => {}
+            Slot::Local(local) => {
+                let count = self.locals.entry(local).or_default();
+                *count -= 1;
+                if *count == 0 {
+                    self.locals.remove(&local);
+                }
+            }
+            Slot::Const(_) => {}
         }
     }
 }
