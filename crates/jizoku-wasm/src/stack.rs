@@ -32,10 +32,10 @@ pub(crate) const STOP_REWIND: &str = "asyncify_stop_rewind";
 const HEADER: usize = 8;
 /// Size of the buffer for a native stack of no depth.
 const BUFFER_MIN: usize = 64 << 10;
-/// Bytes of buffer for each byte of native stack. The program's own frames hold at least what
-/// lives across a call, mostly in words of 8 bytes, beside return addresses; the buffer holds the
-/// same in words of 4 or 8. Values that the compiler folded into one count several times here.
-const BUFFER_PER_NATIVE: usize = 4;
+/// Bytes of buffer for each byte of native stack. A native frame holds what lives across a call,
+/// mostly in words of 8 bytes, and a return address; the buffer holds the same in words of 4 or 8.
+/// The factor is for values that the compiler folded into one, or computes again.
+const BUFFER_PER_NATIVE: usize = 16;
 const ALIGNMENT: usize = 16;
 
 /// What the program's stack is doing.
