@@ -57,15 +57,7 @@ const STEPS: [Step; 5] = [
     Step {
         name: "tests",
         folder: ".",
-        command: &[
-            "cargo",
-            "test",
-            "--release",
-            "--workspace",
-            "--all-features",
-            "--exclude",
-            "jizoku-e2e",
-        ],
+        command: &["cargo", "test", "--release", "--workspace", "--all-features"],
     },
     Step { name: "demo", folder: ".", command: &["cargo", "run", "--release", "--", "demo"] },
 ];
