@@ -14,6 +14,9 @@
 //! - After `Superseded`, `stop` or the instance's end, nothing leaves any more.
 //! - `free` output leaves only while the lease runs.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -109,6 +112,8 @@ pub enum Input {
     AcceptLoss,
     /// A way to this node is there again: what may have been lost is sent again.
     LinkBack(NodeId),
+    /// No way leads to this node: its state is not waited for.
+    Unreachable(NodeId),
     /// Take a last checkpoint, end the instance, and say [`Report::Quiesced`]: the service moves.
     Quiesce,
     /// End: another epoch began, or the service is stopped.
@@ -255,6 +260,8 @@ struct Flow {
     pause: Span,
     /// A last capture before the end; done when it is committed.
     quiescing: bool,
+    /// The number of that last capture, once it was asked for. What comes after it never was.
+    last_capture: Option<u64>,
     /// The instance was told to stop.
     stopping: bool,
     /// The instance was told what it began from is committed.
@@ -341,6 +348,11 @@ impl Runner {
                 }
             }
             Input::LinkBack(node) => self.link_back(node),
+            Input::Unreachable(node) => {
+                if let Some(collector) = &mut self.collector {
+                    collector.handle(now, collect::Input::Unreachable { node });
+                }
+            }
             Input::Quiesce => {
                 self.flow.quiescing = true;
                 if self.running_since.is_none() {
@@ -547,10 +559,14 @@ impl Runner {
     }
 
     fn quiesce_step(&mut self) {
-        let all_out = self.flow.changed_since.is_none() && self.flow.released >= self.flow.captured;
-        if !self.assignment.spec.has_state() || all_out {
+        let unchanged = self.flow.changed_since.is_none();
+        let taken = self.flow.last_capture.is_some();
+        if !self.assignment.spec.has_state() || unchanged || taken {
             self.quiesced();
-        } else if self.flow.changed_since.is_some() {
+        } else {
+            // One is enough, whatever clients go on to send: what the program does after it is
+            // lost with the instance, and nobody is told of it.
+            self.flow.last_capture = Some(self.flow.captured + 1);
             self.capture();
         }
     }
@@ -669,7 +685,7 @@ impl Runner {
         for (gateway, message) in core::mem::take(&mut self.early) {
             self.instruct(engine::Input::FromGateway { gateway, message });
         }
-        if self.restored.seq == 0 {
+        if self.restored.seq == 0 && self.assignment.spec.has_state() {
             // A first checkpoint, so that there is something to hold.
             self.flow.changed_since = Some(self.now);
             self.flow.output_waits = true;
@@ -690,6 +706,10 @@ impl Runner {
     }
 
     fn tell_gateway(&mut self, gateway: GatewayId, message: ToGateway) {
+        // A gap in the session: the gateway attaches anew, to the next epoch.
+        if self.flow.last_capture.is_some_and(|last| message.cover() > last) {
+            return;
+        }
         if !self.assignment.spec.needs_lease() {
             self.outputs.push_back(Output::ToGateway { gateway, message });
             return;

@@ -142,6 +142,14 @@ pub struct ToGateway {
     pub body: GatewayBody,
 }
 
+impl ToGateway {
+    /// The highest number of a checkpoint that anything in it waits for; 0 if nothing does.
+    pub fn cover(&self) -> u64 {
+        let GatewayBody::Frames(frames) = &self.body else { return 0 };
+        frames.iter().map(GatewayFrame::cover).max().unwrap_or(0)
+    }
+}
+
 /// What an instance says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GatewayBody {
@@ -247,6 +255,17 @@ impl GatewayFrame {
             | GatewayFrame::Close { counter, .. }
             | GatewayFrame::Reset { counter, .. }
             | GatewayFrame::Consumed { counter, .. } => counter,
+        }
+    }
+
+    /// Number of the checkpoint that it waits for; 0 if it waits for none.
+    pub fn cover(&self) -> u64 {
+        match *self {
+            GatewayFrame::Data { cover, .. }
+            | GatewayFrame::Fin { cover, .. }
+            | GatewayFrame::Close { cover, .. }
+            | GatewayFrame::Reset { cover, .. } => cover,
+            GatewayFrame::Consumed { .. } => 0,
         }
     }
 }

@@ -24,6 +24,9 @@ const RESTART_AFTER: Span = Span::millis(100);
 const RESTART_AFTER_MAX: Span = Span::secs(30);
 /// An instance that ran for so long has not "crashed at once": counting begins anew.
 const STABLE_AFTER: Span = Span::secs(60);
+/// An instance that crashed sooner than this after it was restored was killed by what it was given
+/// then: by its state, or by input that waited for it.
+const POISON_WITHIN: Span = Span::secs(2);
 /// Crashes in a row after which another node is tried.
 const CRASHES_HERE_MAX: u32 = 3;
 /// For so long a node that could not start or restore a service is not tried again.
@@ -311,10 +314,12 @@ impl Node {
         if ran >= STABLE_AFTER {
             *crashes = Crashes::default();
         }
-        if crashes.from != restored {
-            crashes.from = restored;
+        // Others may have written between restoring and the crash: a crash that soon after is
+        // taken for one from the same checkpoint.
+        if crashes.from != restored && ran >= POISON_WITHIN {
             crashes.from_count = 0;
         }
+        crashes.from = restored;
         crashes.from_count += 1;
         let doublings = crashes.count.min(16);
         crashes.count += 1;

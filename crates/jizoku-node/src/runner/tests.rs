@@ -1,0 +1,273 @@
+//! The Runner with an instance and a holder that are played by hand.
+
+use alloc::vec;
+
+use jizoku_checkpoint::image::DiffBuilder;
+use jizoku_checkpoint::message::Ask;
+use jizoku_streams::message::{Bytes, GatewayBody, GatewayFrame};
+use jizoku_types::spec::{
+    Durability, EngineSpec, PartitionPolicy, Placement, PortSpec, SuccessionPolicy,
+};
+use jizoku_types::{Incarnation, ServiceName};
+
+use super::*;
+
+const SERVICE: ServiceId = ServiceId(1);
+const INTERVAL: Span = Span::millis(100);
+
+fn member(n: u8) -> Member {
+    Member { node: NodeId([n; 32]), incarnation: Incarnation(1) }
+}
+
+fn gateway() -> GatewayId {
+    member(3)
+}
+
+fn wasm() -> EngineSpec {
+    EngineSpec::Wasm {
+        module: [7; 32],
+        args: Vec::new(),
+        env: Default::default(),
+        memory_max: ByteCount(1 << 20),
+        files_max: ByteCount(1 << 20),
+    }
+}
+
+fn exec() -> EngineSpec {
+    let command = vec!["server".into()];
+    EngineSpec::Exec { command, env: Default::default(), user: None }
+}
+
+fn assignment(engine: EngineSpec, output: OutputMode) -> Assignment {
+    let spec = ServiceSpec {
+        name: ServiceName::new("kv").expect("a name"),
+        engine,
+        ports: vec![PortSpec { name: "main".into(), listen: 6379 }],
+        output,
+        durable: Durability::Memory,
+        copies: 1,
+        min_copies: 1,
+        interval: INTERVAL,
+        partition: PartitionPolicy::Stop,
+        succession: SuccessionPolicy::Stability,
+        checks: Vec::new(),
+        placement: Placement::default(),
+        restart_wait: Span::secs(30),
+        branch_limit: ByteCount(1 << 20),
+    };
+    Assignment {
+        me: member(1),
+        service: SERVICE,
+        spec,
+        epoch: Epoch::main(1),
+        born: false,
+        holders: Holders { version: 1, members: [member(2)].into() },
+        everyone: [member(1), member(2), member(3)].into(),
+        accept_loss: false,
+        cluster_restarted: false,
+        poisonous: false,
+        local: Vec::new(),
+    }
+}
+
+/// A Runner on a desk: time is moved by hand.
+struct Desk {
+    runner: Runner,
+    now: Instant,
+    writes: u64,
+}
+
+impl Desk {
+    fn new(assignment: Assignment) -> Desk {
+        let now = Instant::ORIGIN + Span::secs(1);
+        Desk { runner: Runner::new(now, assignment), now, writes: 0 }
+    }
+
+    /// One whose instance runs, with a lease for a long time.
+    fn running(engine: EngineSpec, output: OutputMode) -> (Desk, Vec<Output>) {
+        let mut desk = Desk::new(assignment(engine, output));
+        let lease = desk.now + Span::secs(1000);
+        desk.give(Input::LeaseUntil(lease));
+        // The holder knows that this epoch begins with nothing.
+        desk.acknowledge(CheckpointId::default());
+        let said = desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
+        (desk, said)
+    }
+
+    fn give(&mut self, input: Input) -> Vec<Output> {
+        self.runner.handle(self.now, input);
+        core::iter::from_fn(|| self.runner.poll()).collect()
+    }
+
+    fn wait(&mut self, span: Span) -> Vec<Output> {
+        self.now += span;
+        self.give(Input::Tick)
+    }
+
+    /// The instance has captured its state, which differs from the one before.
+    fn captured(&mut self, seq: u64) -> Vec<Output> {
+        self.writes += 1;
+        let mut builder = DiffBuilder::new(None);
+        builder.bytes("memory.0", &self.writes.to_le_bytes());
+        let (diff, pause) = (builder.finish(), Span::ZERO);
+        self.give(Input::Instance(engine::Output::Captured { seq, diff, pause }))
+    }
+
+    fn changed(&mut self, output_waits: bool) -> Vec<Output> {
+        self.give(Input::Instance(engine::Output::Changed { output_waits }))
+    }
+
+    fn ack(&mut self, seq: u64) -> Vec<Output> {
+        self.acknowledge(CheckpointId { epoch: 1, seq })
+    }
+
+    fn acknowledge(&mut self, id: CheckpointId) -> Vec<Output> {
+        let message = FromHolder {
+            service: SERVICE,
+            epoch: Epoch::main(1),
+            incarnation: Incarnation(1),
+            answer: Answer::Ack { id },
+        };
+        self.give(Input::FromHolder { from: member(2).node, message })
+    }
+
+    /// The program says something that checkpoint `cover` holds.
+    fn emits(&mut self, cover: u64) -> bool {
+        let frame = GatewayFrame::Data { counter: 1, offset: 0, cover, bytes: Bytes(vec![1]) };
+        let message = ToGateway {
+            service: SERVICE,
+            epoch: Epoch::main(1),
+            session: 1,
+            number: 2,
+            heard: 0,
+            committed: 0,
+            body: GatewayBody::Frames(vec![frame]),
+        };
+        let output = engine::Output::ToGateway { gateway: gateway(), message };
+        let said = self.give(Input::Instance(output));
+        said.iter().any(|output| matches!(output, Output::ToGateway { .. }))
+    }
+}
+
+fn captures(said: &[Output]) -> Vec<u64> {
+    let of = |output: &Output| match output {
+        Output::ToInstance(engine::Input::Capture { seq }) => Some(*seq),
+        _ => None,
+    };
+    said.iter().filter_map(of).collect()
+}
+
+fn commits(said: &[Output]) -> Vec<u64> {
+    let of = |output: &Output| match output {
+        Output::ToInstance(engine::Input::Committed { seq }) => Some(*seq),
+        _ => None,
+    };
+    said.iter().filter_map(of).collect()
+}
+
+fn stops(said: &[Output]) -> bool {
+    said.iter().any(|output| matches!(output, Output::ToInstance(engine::Input::Stop)))
+}
+
+fn ships(said: &[Output]) -> bool {
+    let ship = |output: &Output| match output {
+        Output::ToHolder { message, .. } => matches!(message.ask, Ask::Ship(_)),
+        _ => false,
+    };
+    said.iter().any(ship)
+}
+
+#[test]
+fn a_program_without_state_is_neither_captured_nor_waited_for() {
+    let (mut desk, said) = Desk::running(exec(), OutputMode::Free);
+    assert!(captures(&said).is_empty());
+    assert_eq!(desk.runner.phase(), Phase::Serving);
+    assert_eq!(desk.runner.deadline(), None, "an idle service costs nothing");
+    assert!(desk.emits(0));
+}
+
+#[test]
+fn a_program_without_state_does_not_run_before_its_lease() {
+    let mut desk = Desk::new(assignment(exec(), OutputMode::Free));
+    let starts = |said: &[Output]| said.iter().any(|o| matches!(o, Output::StartInstance { .. }));
+    assert!(!starts(&desk.give(Input::Tick)));
+    let past = desk.now;
+    assert!(!starts(&desk.give(Input::LeaseUntil(past))));
+    let future = desk.now + Span::millis(100);
+    assert!(starts(&desk.give(Input::LeaseUntil(future))));
+}
+
+#[test]
+fn held_output_is_released_by_the_acknowledgement_of_every_holder() {
+    let (mut desk, said) = Desk::running(wasm(), OutputMode::Held);
+    assert_eq!(captures(&said), [1]);
+    assert!(ships(&desk.captured(1)));
+    assert!(commits(&desk.wait(Span::millis(10))).is_empty());
+    assert_eq!(commits(&desk.ack(1)), [1]);
+    assert!(captures(&desk.changed(false)).is_empty());
+    assert_eq!(captures(&desk.wait(INTERVAL)), [2]);
+    // One at a time, however much waits.
+    assert!(captures(&desk.changed(true)).is_empty());
+    assert!(captures(&desk.captured(2)).is_empty());
+    let said = desk.ack(2);
+    assert_eq!((commits(&said), captures(&said)), (vec![2], vec![3]));
+}
+
+#[test]
+fn fewer_copies_than_asked_for_hold_the_output() {
+    let mut lonely = assignment(wasm(), OutputMode::Held);
+    lonely.holders.members.clear();
+    let mut desk = Desk::new(lonely);
+    desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
+    assert!(commits(&desk.captured(1)).is_empty());
+    let holders = Holders { version: 2, members: [member(2)].into() };
+    desk.give(Input::Recruit([member(2)].into()));
+    let said = desk.ack(1);
+    let caught_up = |o: &Output| matches!(o, Output::Report(Report::CaughtUp(_)));
+    assert!(said.iter().any(caught_up) && commits(&said).is_empty());
+    assert_eq!(commits(&desk.give(Input::Holders(holders))), [1]);
+}
+
+#[test]
+fn free_output_leaves_only_under_the_lease() {
+    let (mut desk, _) = Desk::running(wasm(), OutputMode::Free);
+    assert!(desk.emits(1));
+    desk.now += Span::secs(1001);
+    assert!(!desk.emits(1));
+    let later = desk.now + Span::millis(100);
+    let said = desk.give(Input::LeaseUntil(later));
+    assert!(said.iter().any(|output| matches!(output, Output::ToGateway { .. })));
+}
+
+#[test]
+fn a_service_that_never_rests_moves_after_one_last_checkpoint() {
+    for output in [OutputMode::Held, OutputMode::Free] {
+        let (mut desk, _) = Desk::running(wasm(), output);
+        desk.captured(1);
+        desk.ack(1);
+        desk.changed(true);
+        assert!(captures(&desk.give(Input::Quiesce)).is_empty(), "one is under way already");
+        desk.captured(2);
+        desk.changed(true);
+        assert_eq!(captures(&desk.ack(2)), [3], "the last one");
+        assert!(desk.emits(3), "what it covers may go");
+        desk.captured(3);
+        desk.changed(true);
+        assert!(!desk.emits(4), "what nothing will ever cover may not");
+        let said = desk.ack(3);
+        assert!(captures(&said).is_empty() && stops(&said));
+        assert_eq!(commits(&said), [3]);
+        let exit = engine::Output::Exited { exit: Exit::Stopped };
+        let said = desk.give(Input::Instance(exit));
+        assert!(said.iter().any(|o| matches!(o, Output::Report(Report::Quiesced))));
+    }
+}
+
+#[test]
+fn nothing_leaves_after_a_newer_epoch_was_seen() {
+    let (mut desk, _) = Desk::running(wasm(), OutputMode::Free);
+    assert!(stops(&desk.give(Input::Stop)));
+    assert!(!desk.emits(1));
+    assert!(desk.captured(1).is_empty() && desk.changed(true).is_empty());
+    assert_eq!(desk.runner.deadline(), None);
+}
