@@ -760,6 +760,10 @@ impl Runner {
             return;
         }
         self.flow.stopping = true;
+        if self.assignment.spec.has_state() {
+            // It may go on until it hears of it: that counts no more.
+            self.flow.last_capture.get_or_insert(self.flow.captured);
+        }
         if self.running_since.is_some() {
             self.instruct(engine::Input::Stop);
         } else {

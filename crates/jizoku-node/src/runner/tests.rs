@@ -264,6 +264,16 @@ fn a_service_that_never_rests_moves_after_one_last_checkpoint() {
 }
 
 #[test]
+fn what_a_service_at_rest_says_after_the_order_to_end_is_not_passed_on() {
+    let (mut desk, _) = Desk::running(wasm(), OutputMode::Free);
+    desk.captured(1);
+    desk.ack(1);
+    assert!(stops(&desk.give(Input::Quiesce)));
+    desk.changed(true);
+    assert!(!desk.emits(2));
+}
+
+#[test]
 fn nothing_leaves_after_a_newer_epoch_was_seen() {
     let (mut desk, _) = Desk::running(wasm(), OutputMode::Free);
     assert!(stops(&desk.give(Input::Stop)));
