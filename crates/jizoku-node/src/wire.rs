@@ -43,6 +43,27 @@ pub enum StateMessage {
     FromHolder(FromHolder),
     /// To whoever keeps the modules of a node.
     Module(ModuleMessage),
+    /// To whoever shows a node to people.
+    Look(LookMessage),
+}
+
+/// What only another node can see, for people. Nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LookMessage {
+    /// What do you see?
+    Ask {
+        /// Of the asker's questions.
+        number: u64,
+        /// More about this service; none: a little about all.
+        service: Option<ServiceId>,
+    },
+    /// This.
+    Tell {
+        /// The question's number.
+        number: u64,
+        /// In the form of the agents; nodes don't look into it.
+        bytes: Vec<u8>,
+    },
 }
 
 /// About modules of `wasm` services, which are content with a hash.

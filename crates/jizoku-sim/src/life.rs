@@ -312,7 +312,7 @@ impl Life {
                     running.runner.handle(now, runner::Input::FromHolder { from, message });
                 }
             }
-            StateMessage::Module(_) => {}
+            StateMessage::Module(_) | StateMessage::Look(_) => {}
         }
     }
 

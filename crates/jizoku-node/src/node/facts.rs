@@ -17,6 +17,8 @@ use crate::runner::Phase;
 
 /// Services of which a node tells at most; more are cut from what is displayed.
 const SERVICES_TOLD_MAX: usize = 64;
+/// Letters of a crash's cause that are told.
+const DETAIL_TOLD_MAX: usize = 200;
 /// For so long after the first leader a node that was started cold says so.
 const COLD_FOR: Span = Span::secs(120);
 /// How often facts are made anew.
@@ -251,7 +253,7 @@ impl Node {
                 shipped: local.last.shipped,
                 pause: local.last.pause,
                 crashes: crashes.map_or(0, |crashes| crashes.count),
-                detail: detail.chars().take(80).collect(),
+                detail: detail.chars().take(DETAIL_TOLD_MAX).collect(),
             };
             (*service, facts)
         };
