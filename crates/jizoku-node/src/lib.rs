@@ -1,5 +1,6 @@
 //! L2: the composition. Only here do cores meet.
 //!
+//! - [`fault`]: mistakes that the simulator plants to try its checkers
 //! - [`node`]: the deciding half of a node; applies one input, restores its invariants, emits
 //!   effects
 //! - [`runner`]: one service's life at its active node: seal, collect, restore, checkpoint,
@@ -15,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod fault;
 pub mod node;
 pub mod runner;
 pub mod wire;

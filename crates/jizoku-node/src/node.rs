@@ -40,6 +40,9 @@ use jizoku_types::{
     Epoch, Event, GatewayId, Incarnation, Instant, Member, NodeId, ServiceId, Span,
 };
 
+#[cfg(feature = "faults")]
+use crate::fault::Fault;
+use crate::fault::Planted;
 use crate::runner::{Assignment, Holders, Report};
 use crate::wire::ControlMessage;
 
@@ -311,6 +314,7 @@ pub struct Node {
     /// Something changed that duties depend on.
     dirty: bool,
     duty_at: Instant,
+    planted: Planted,
     outputs: VecDeque<Output>,
 }
 
@@ -340,8 +344,31 @@ impl Node {
             unreachable_since: BTreeMap::new(),
             dirty: true,
             duty_at: now + DUTY_EVERY,
+            planted: Planted::default(),
             outputs: VecDeque::new(),
             config,
+        }
+    }
+
+    /// Plants a mistake. Right after making it.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: Fault) {
+        self.planted.plant(fault);
+        self.plant_in_catalog();
+        match fault {
+            Fault::Lease(fault) => {
+                self.owner.plant(fault);
+                self.voter.plant(fault);
+            }
+            Fault::Reach(fault) => self.reach.plant(fault),
+            _ => {}
+        }
+    }
+
+    fn plant_in_catalog(&mut self) {
+        #[cfg(feature = "faults")]
+        if let Some(Fault::Catalog(fault)) = self.planted.get() {
+            self.catalog.plant(fault);
         }
     }
 
@@ -556,6 +583,7 @@ impl Node {
         match Catalog::decode(bytes) {
             Ok(catalog) if self.catalog.may_become(&catalog) => {
                 self.catalog = catalog;
+                self.plant_in_catalog();
                 for (service, record) in self.catalog.services() {
                     let known = lease::VoterInput::Known { service: *service, epoch: record.epoch };
                     self.voter.handle(self.now, known);

@@ -36,6 +36,8 @@ use jizoku_types::{
     Span,
 };
 
+use crate::fault::{Fault, Planted};
+
 /// Frames for gateways that wait for the lease at most; beyond that the oldest state is stale
 /// anyway and the instance is stopped.
 const LEASE_WAITING_MAX: usize = 65_536;
@@ -241,6 +243,7 @@ pub struct Runner {
     running_since: Option<Instant>,
     flow: Flow,
     last: CheckpointStatus,
+    planted: Planted,
     outputs: VecDeque<Output>,
 }
 
@@ -295,6 +298,7 @@ impl Runner {
             running_since: None,
             flow: Flow::default(),
             last: CheckpointStatus::default(),
+            planted: Planted::default(),
             outputs: VecDeque::new(),
         };
         if runner.assignment.born && runner.assignment.spec.has_state() {
@@ -304,6 +308,29 @@ impl Runner {
         }
         runner.settle();
         runner
+    }
+
+    /// Plants a mistake. Right after making it.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: Fault) {
+        self.planted.plant(fault);
+        if let Fault::Checkpoint(fault) = fault {
+            if let Some(collector) = &mut self.collector {
+                collector.plant(fault);
+            }
+            if let Some(shipper) = &mut self.shipper {
+                shipper.plant(fault);
+            }
+        }
+    }
+
+    fn plant_in_shipper(&mut self) {
+        #[cfg(feature = "faults")]
+        if let (Some(Fault::Checkpoint(fault)), Some(shipper)) =
+            (self.planted.get(), &mut self.shipper)
+        {
+            shipper.plant(fault);
+        }
     }
 }
 
@@ -509,6 +536,7 @@ impl Runner {
         self.flow.released = self.restored.seq;
         if self.assignment.spec.has_state() {
             self.shipper = Some(Shipper::new(self.assignment.me.node, self.terms(), state));
+            self.plant_in_shipper();
             self.tell_shipper();
         }
         self.set_phase(Phase::Starting);
@@ -592,13 +620,15 @@ impl Runner {
     /// Tells the instance of commits, once enough others have them.
     fn release_committed(&mut self) {
         let Some(shipper) = &self.shipper else { return };
-        if !shipper.is_established() || self.running_since.is_none() {
+        let adopted = shipper.is_established() || self.planted.has(Fault::ReleasesUnadopted);
+        if !adopted || self.running_since.is_none() {
             return;
         }
         let committed = shipper.committed();
         // `free` output doesn't wait for copies, and neither must the input that it answers.
         let held = self.assignment.spec.output == OutputMode::Held;
-        let wanted = if held { usize::from(self.assignment.spec.min_copies) } else { 0 };
+        let counts = held && !self.planted.has(Fault::CopiesIgnored);
+        let wanted = if counts { usize::from(self.assignment.spec.min_copies) } else { 0 };
         let first = !self.flow.established;
         if (committed.seq > self.flow.released || first) && shipper.copies(committed) >= wanted {
             self.flow.established = true;
@@ -616,6 +646,10 @@ impl Runner {
         self.flow.pause = pause;
         if let Some(shipper) = &mut self.shipper {
             shipper.handle(self.now, ship::Input::Captured { diff });
+        }
+        if self.planted.has(Fault::ReleasesUncommitted) && self.flow.established {
+            self.flow.released = seq;
+            self.instruct(engine::Input::Committed { seq });
         }
     }
 
@@ -724,7 +758,7 @@ impl Runner {
 
     /// Lets out what the lease allows: it is looked at right before each release.
     fn release_waiting(&mut self) {
-        if self.now < self.lease_until {
+        if self.now < self.lease_until || self.planted.has(Fault::LeaseIgnored) {
             for (gateway, message) in self.lease_waiting.drain(..) {
                 self.outputs.push_back(Output::ToGateway { gateway, message });
             }

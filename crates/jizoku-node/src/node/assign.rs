@@ -16,6 +16,7 @@ use jizoku_types::{CheckpointId, Epoch, Event, Instant, Member, NodeId, ServiceI
 
 use super::requests::Purpose;
 use super::{Node, Order, Output};
+use crate::fault::Fault;
 use crate::runner::{Assignment, CheckpointStatus, Holders, Phase, Report};
 
 /// First wait before a crashed service is started again; doubles with each crash.
@@ -107,7 +108,7 @@ impl Node {
     fn dismiss(&mut self, service: ServiceId) {
         if let Some(local) = self.local.remove(&service) {
             self.owner.handle(self.now, lease::OwnerInput::Release { service });
-            if local.phase != Phase::Ended {
+            if local.phase != Phase::Ended && !self.planted.has(Fault::NotDismissed) {
                 self.order(service, local.epoch, Order::Stop);
                 self.event(Event::InstanceFenced { service, epoch: local.epoch });
             }
@@ -124,11 +125,11 @@ impl Node {
             service,
             spec: record.spec.clone(),
             epoch,
-            born: record.born,
+            born: record.born && !self.planted.has(Fault::BirthForgotten),
             holders: holders.clone(),
             everyone: self.catalog.current_members().collect(),
             accept_loss: record.loss_accepted,
-            cluster_restarted: self.cluster_restarted(),
+            cluster_restarted: self.cluster_restarted() || self.planted.has(Fault::ColdAlways),
             poisonous: crashes.is_some_and(|crashes| crashes.from_count >= 2),
             local: Vec::new(),
         };

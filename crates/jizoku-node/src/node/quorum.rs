@@ -14,6 +14,7 @@ use jizoku_types::{Event, Instant, Member, NodeId, Span};
 
 use super::requests::Purpose;
 use super::{GATEWAY_GONE_AFTER, Node, Output};
+use crate::fault::Fault;
 
 /// Time between two transfers of the lead, and before the first one of a new leader.
 const CALM: Span = Span::secs(5);
@@ -137,7 +138,9 @@ impl Node {
         }
         for (node, gateway) in now {
             let away = self.unreachable_since.get(&node).map(|since| self.now.since(*since));
-            if away.is_some_and(|away| away >= GATEWAY_GONE_AFTER) {
+            let hasty = self.planted.has(Fault::GatewayGivenUpEarly);
+            let patience = if hasty { Span::ZERO } else { GATEWAY_GONE_AFTER };
+            if away.is_some_and(|away| away >= patience) {
                 if self.quorum.given_up.insert(gateway) {
                     self.outputs.push_back(Output::GatewayGone(gateway));
                 }

@@ -16,8 +16,9 @@ use jizoku_types::{ByteCount, Event, Member, ServiceId};
 
 use super::assign::Next;
 use super::requests::Purpose;
-use super::{Node, Order};
-use crate::runner::Phase;
+use super::{Node, Order, Output};
+use crate::fault::Fault;
+use crate::runner::{Holders, Phase};
 
 impl Node {
     /// Recruits holders and proposes sets for each service that is active here.
@@ -103,6 +104,11 @@ impl Node {
             return;
         }
         let unprotected = holders.iter().all(|member| *member == me);
+        if self.planted.has(Fault::SetToldEarly) {
+            let (epoch, version) = (record.epoch, record.holders_version + 1);
+            let told = Holders { version, members: holders.clone() };
+            self.outputs.push_back(Output::Runner { service, epoch, order: Order::Holders(told) });
+        }
         let command = Command::SetHolders {
             service,
             epoch: record.epoch,
@@ -126,8 +132,10 @@ impl Node {
                 && self.reach.reaches(member.node)
                 && !local.failed.contains_key(member)
         };
+        let hasty = self.planted.has(Fault::AddsUnready);
+        let ready = if hasty { &local.recruits } else { &local.caught_up };
         let mut set: BTreeSet<Member> =
-            record.holders.iter().chain(&local.caught_up).filter(|m| there(m)).copied().collect();
+            record.holders.iter().chain(ready).filter(|m| there(m)).copied().collect();
         if set.iter().any(|member| *member != me) {
             set.remove(&me);
         } else if record.holders.contains(&me) {

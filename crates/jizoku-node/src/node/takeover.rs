@@ -9,6 +9,7 @@ use jizoku_types::{ByteCount, Epoch, Event, Member, ServiceId, Span};
 
 use super::Node;
 use super::requests::Purpose;
+use crate::fault::Fault;
 
 impl Node {
     /// Tells the attempts which services are vacant.
@@ -35,7 +36,8 @@ impl Node {
     fn is_vacant(&self, record: &ServiceRecord) -> bool {
         record.wanted == Wanted::Running
             && record.active.is_none_or(|active| {
-                !self.catalog.is_current(&active) || !self.reach.reaches(active.node)
+                let gone = !self.catalog.is_current(&active);
+                gone && !self.planted.has(Fault::RestartUnseen) || !self.reach.reaches(active.node)
             })
     }
 
