@@ -40,6 +40,11 @@ pub fn guest(name: &str) -> PathBuf {
     module
 }
 
+/// A file of `examples/`.
+pub fn example(path: &str) -> PathBuf {
+    root().join("examples").join(path)
+}
+
 fn run(command: &mut Command) {
     let status = command.status().expect("cargo starts");
     assert!(status.success(), "{command:?}: {status}");

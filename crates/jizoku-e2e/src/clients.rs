@@ -13,9 +13,25 @@ pub fn installed(programs: &[&str]) -> bool {
     if missing.is_empty() {
         return true;
     }
-    assert!(std::env::var_os("CI").is_none(), "not installed: {missing:?}");
-    eprintln!("SKIPPED: not installed: {missing:?}");
+    skip(&format!("not installed: {missing:?}"))
+}
+
+/// Whether this is run by root; says so if not.
+///
+/// # Panics
+/// If it isn't and `CI` is set: there nothing may be skipped.
+pub fn root() -> bool {
+    is_root() || skip("this test needs root")
+}
+
+fn skip(why: &str) -> bool {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("SKIPPED: {why}");
     false
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Runs a program to its end.
@@ -58,6 +74,5 @@ pub fn signal(name: &str, pids: &str) {
 /// What the table `[engine]` of an `exec` service needs here: run by root, an agent wants to be
 /// told that a program may be root too.
 pub fn user() -> &'static str {
-    let root = run("id", &["-u"]).stdout == b"0\n";
-    if root { "user = \"root\"" } else { "" }
+    if is_root() { "user = \"root\"" } else { "" }
 }

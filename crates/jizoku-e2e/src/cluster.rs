@@ -1,12 +1,13 @@
 //! Agents as processes on loopback, driven by the command line as a person would.
 //!
 //! Node `i` (from 0) is called `n{i+1}`; its mesh and its gateway listen on 127.1.T.(i+1), where T
-//! is claimed for the cluster by a listener on 127.1.T.254.
+//! is claimed for the cluster by a listener on 127.1.T.254; or each node has a network namespace
+//! of its own ([`Spaces`]).
 //!
 //! Invariant: dropping the cluster kills every agent that is left. After a panic the folder is
-//! left behind, and the newest events are printed.
+//! left behind, and what all agents printed last is printed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::spaces::Spaces;
+use crate::timeline::Timeline;
 use crate::{build, clients, wait_for};
 
 /// Where meshes listen.
@@ -26,16 +29,23 @@ const AGENT_WITHIN: Duration = Duration::from_secs(30);
 const HELD_WITHIN: Duration = Duration::from_secs(120);
 /// How long an agent may take to end when it is told to.
 const END_WITHIN: Duration = Duration::from_secs(10);
-/// Events of each node that are printed after a panic.
-const EVENTS_SHOWN: usize = 40;
+/// Lines of the timeline that are printed after a panic.
+const LINES_SHOWN: usize = 300;
 
 /// See the module's header.
 #[derive(Debug)]
 pub struct Cluster {
-    network: u8,
+    place: Place,
     folder: PathBuf,
     agents: Vec<Option<Child>>,
-    _claim: TcpListener,
+    timeline: Timeline,
+}
+
+/// Where the nodes are.
+#[derive(Debug)]
+enum Place {
+    Loopback { network: u8, _claim: TcpListener },
+    Apart(Spaces),
 }
 
 /// What a command came to.
@@ -67,13 +77,27 @@ impl Cluster {
             listener.ok().map(|listener| (network, listener))
         };
         let (network, claim) = (1..=250).find_map(claim).expect("a network in 127.1/16 is free");
+        Cluster::at(Place::Loopback { network, _claim: claim })
+    }
+
+    /// A cluster of so many nodes on machines of their own, all of which see a leader. To be
+    /// called within [`spaces::within`](crate::spaces::within).
+    pub fn apart(spaces: Spaces, count: usize) -> Cluster {
+        let mut cluster = Cluster::at(Place::Apart(spaces));
+        for _ in 0..count {
+            cluster.add(&[]);
+        }
+        cluster
+    }
+
+    fn at(place: Place) -> Cluster {
         // Folders outlive a failed test; networks are claimed again.
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let own = format!("jizoku-e2e-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(own);
         fs::create_dir_all(&folder).expect("a folder for tests can be made");
-        Cluster { network, folder, agents: Vec::new(), _claim: claim }
+        Cluster { place, folder, agents: Vec::new(), timeline: Timeline::default() }
     }
 
     /// A cluster of so many nodes, all of which see a leader.
@@ -107,6 +131,9 @@ impl Cluster {
 
     /// Room for one node more, that belongs to nothing yet.
     pub fn folder_for_one(&mut self) -> usize {
+        if let Place::Apart(spaces) = &mut self.place {
+            spaces.add();
+        }
         self.agents.push(None);
         self.agents.len() - 1
     }
@@ -131,12 +158,12 @@ impl Cluster {
     /// If it runs already.
     pub fn begin(&mut self, node: usize) {
         assert!(self.agents[node].is_none(), "{} runs already", name(node));
-        let log = self.log(node);
-        let log = File::options().create(true).append(true).open(log).expect("a log can be made");
-        let copy = log.try_clone().expect("a file can be shared");
+        self.note(&format!("start {}", name(node)));
         let mut command = self.command(node);
-        let child = command.arg("up").stdin(Stdio::null()).stdout(copy).stderr(log).spawn();
-        self.agents[node] = Some(child.expect("jizoku can be started"));
+        command.arg("up").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("jizoku can be started");
+        self.timeline.follow(name(node), child.stderr.take().expect("it is a pipe"));
+        self.agents[node] = Some(child);
     }
 
     /// Waits until a node's agent answers and sees a leader.
@@ -148,8 +175,25 @@ impl Cluster {
         });
     }
 
+    /// Puts a mark on the timeline that a failed test shows.
+    pub fn note(&self, what: &str) {
+        self.timeline.add("test", what);
+    }
+
+    /// The machines of the nodes.
+    ///
+    /// # Panics
+    /// If the cluster is on loopback.
+    pub fn spaces(&self) -> &Spaces {
+        match &self.place {
+            Place::Apart(spaces) => spaces,
+            Place::Loopback { .. } => panic!("all nodes share loopback"),
+        }
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self, node: usize) {
+        self.note(&format!("kill {}", name(node)));
         let mut child = self.agents[node].take().expect("the agent runs");
         child.kill().expect("an agent can be killed");
         child.wait().expect("an agent can be waited for");
@@ -157,6 +201,7 @@ impl Cluster {
 
     /// SIGKILL to all agents at once: none sees another die.
     pub fn kill_all(&mut self) {
+        self.note("kill all");
         let pids: Vec<String> =
             self.agents.iter().flatten().map(|child| child.id().to_string()).collect();
         clients::signal("KILL", &pids.join(" "));
@@ -168,6 +213,7 @@ impl Cluster {
 
     /// SIGTERM; waits until the agent has ended. Whether it ended well.
     pub fn terminate(&mut self, node: usize) -> bool {
+        self.note(&format!("terminate {}", name(node)));
         let child = self.agents[node].as_ref().expect("the agent runs");
         clients::signal("TERM", &child.id().to_string());
         self.wait_for_end(node)
@@ -200,11 +246,6 @@ impl Cluster {
         self.folder.join(name(node))
     }
 
-    /// What the agent printed.
-    pub fn log(&self, node: usize) -> PathBuf {
-        self.folder.join(format!("{}.log", name(node)))
-    }
-
     /// Where tests may put files.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -212,8 +253,13 @@ impl Cluster {
 
     /// Where a node publishes a port.
     pub fn address(&self, node: usize, port: u16) -> SocketAddr {
-        let last = u8::try_from(node + 1).expect("few nodes");
-        (Ipv4Addr::new(127, 1, self.network, last), port).into()
+        let ip = match self.place {
+            Place::Loopback { network, .. } => {
+                Ipv4Addr::new(127, 1, network, u8::try_from(node + 1).expect("few nodes"))
+            }
+            Place::Apart(_) => Spaces::address(node),
+        };
+        (ip, port).into()
     }
 
     /// The address of a node's gateway, without port.
@@ -227,7 +273,10 @@ impl Cluster {
     }
 
     fn command(&self, node: usize) -> Command {
-        let mut command = Command::new(build::jizoku());
+        let mut command = match &self.place {
+            Place::Loopback { .. } => Command::new(build::jizoku()),
+            Place::Apart(spaces) => spaces.command(node, build::jizoku()),
+        };
         command.arg("--data").arg(self.data(node));
         command.env_remove("JIZOKU_DATA").env_remove("JIZOKU_SOCKET");
         command
@@ -271,6 +320,17 @@ impl Cluster {
         records.map(|record| record.expect("events are JSON")["event"].clone()).collect()
     }
 
+    /// A number of `jizoku metrics`, by its name with its labels.
+    ///
+    /// # Panics
+    /// If it isn't there.
+    pub fn metric(&self, node: usize, name: &str) -> u64 {
+        let text = self.must(node, &["metrics"]);
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+        let value = values.next().unwrap_or_else(|| panic!("no {name} in {text}"));
+        value.trim().parse().unwrap_or_else(|error| panic!("{name} {value}: {error}"))
+    }
+
     /// Whether some running node saw an event of this type.
     pub fn saw(&self, kind: &str) -> bool {
         let running = (0..self.agents.len()).filter(|node| self.agents[*node].is_some());
@@ -279,10 +339,19 @@ impl Cluster {
 
     /// The number of a node by its id.
     pub fn node(&self, id: &Value) -> Option<usize> {
-        let status = self.json(self.living(), &["status"]);
+        self.numbered(self.living(), id)
+    }
+
+    fn numbered(&self, seen_by: usize, id: &Value) -> Option<usize> {
+        let status = self.json(seen_by, &["status"]);
         let nodes = status["nodes"].as_array().expect("a list");
         let found = nodes.iter().find(|node| &node["node"] == id)?;
         (0..self.agents.len()).find(|node| found["name"] == name(*node).as_str())
+    }
+
+    /// The node that a service's status says is active, by the names that `seen_by` knows.
+    pub fn node_seen_by(&self, seen_by: usize, service: &Value) -> Option<usize> {
+        self.numbered(seen_by, &service["active"])
     }
 
     /// The node that a service is active on, as some running node sees it.
@@ -299,9 +368,14 @@ impl Cluster {
 
     /// Applies the key-value server, and waits until it is held as it wants.
     pub fn apply_kv(&self, port: u16, state: &str) -> Value {
-        let said = self.apply(0, &kv(port, state));
-        assert!(said.ok, "{said:?}");
+        self.must_apply(&kv(port, state));
         self.wait_until_held("kv", 2)
+    }
+
+    /// Applies a manifest that must be taken.
+    pub fn must_apply(&self, manifest: &str) {
+        let said = self.apply(0, manifest);
+        assert!(said.ok, "{said:?}");
     }
 
     /// Waits until a service runs and has so many holders, all in the set and up to date.
@@ -344,9 +418,14 @@ pub fn epoch(status: &Value) -> u64 {
 /// A manifest of the key-value server. `state` is the rest of the table `[state]`, and what
 /// follows it.
 pub fn kv(port: u16, state: &str) -> String {
+    kv_called("kv", port, "256MiB", state)
+}
+
+/// The same under another name, with so much memory.
+pub fn kv_called(name: &str, port: u16, memory: &str, state: &str) -> String {
     let module = build::guest("kv");
     format!(
-        "name = \"kv\"\n[engine]\nkind = \"wasm\"\nprogram = {module:?}\nmemory = \"256MiB\"\n\
+        "name = \"{name}\"\n[engine]\nkind = \"wasm\"\nprogram = {module:?}\nmemory = \"{memory}\"\n\
          [[port]]\nname = \"resp\"\nlisten = {port}\n[state]\n{state}\n"
     )
 }
@@ -354,13 +433,10 @@ pub fn kv(port: u16, state: &str) -> String {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
-        for node in 0..self.agents.len() {
-            if failed && self.agents[node].is_some() {
-                let said = self.run(node, &["events"]);
-                let lines: Vec<&str> = said.out.lines().collect();
-                let newest = lines[lines.len().saturating_sub(EVENTS_SHOWN)..].join("\n");
-                eprintln!("-- events of {}:\n{newest}\n{}", name(node), said.err);
-            }
+        let first = self.agents.iter().position(Option::is_some);
+        if let Some(node) = first.filter(|_| failed) {
+            let status = self.run(node, &["status"]);
+            eprintln!("-- status of {}:\n{}{}", name(node), status.out, status.err);
         }
         for child in self.agents.iter_mut().flatten() {
             // It may have ended by itself.
@@ -368,7 +444,8 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
         if failed {
-            eprintln!("-- data and logs are left in {}", self.folder.display());
+            eprintln!("-- timeline:\n{}", self.timeline.newest(LINES_SHOWN));
+            eprintln!("-- data is left in {}", self.folder.display());
         } else {
             // What can't be removed is left to the system's own cleaning.
             let _ = fs::remove_dir_all(&self.folder);

@@ -1,7 +1,9 @@
 //! L5: the thin ring of tests with real processes, real sockets and real clients.
 //!
 //! - [`build`]: the programs under test: `jizoku` itself and the guests of `examples/`
-//! - [`cluster`]: agents as processes on loopback, driven by the command line
+//! - [`cluster`]: agents as processes, driven by the command line
+//! - [`spaces`]: network namespaces, to cut links in
+//! - [`timeline`]: what a failed test shows
 //! - [`resp`]: connections that stay open and check every answer, and load made of them
 //! - [`clients`]: programs that others wrote: redis-cli, curl, python3
 //!
@@ -21,6 +23,8 @@ pub mod build;
 pub mod clients;
 pub mod cluster;
 pub mod resp;
+pub mod spaces;
+pub mod timeline;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

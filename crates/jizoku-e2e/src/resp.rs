@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::wait_for;
+
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
@@ -25,9 +27,17 @@ impl Connection {
     /// # Errors
     /// Those of the socket.
     pub fn open(address: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
-        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+        Connection::open_for(address, ANSWER_WITHIN)
+    }
+
+    /// Connects; each answer is waited for so long.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn open_for(address: SocketAddr, patience: Duration) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream: BufReader::new(stream) })
     }
@@ -101,6 +111,30 @@ impl Load {
     /// Answers that all writers got up to now.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all writers together got so many answers more.
+    ///
+    /// # Panics
+    /// If they don't in time.
+    pub fn wait_for_more(&self, count: u64) {
+        let enough = self.answers() + count;
+        let what = format!("{count} answers more");
+        wait_for(&what, ANSWER_WITHIN, || (self.answers() >= enough).then_some(()));
+    }
+
+    /// Ends the writers, and looks through `address` for all that they were told.
+    ///
+    /// # Panics
+    /// If a connection broke, or anything was lost or doubled.
+    pub fn settle(self, address: SocketAddr) {
+        let mut seen = Connection::open(address).expect("the service can be reached");
+        for written in self.finish() {
+            assert_eq!(written.error, None, "{}", written.key);
+            let found = seen.call(&["GET", &written.key]).expect("an answer");
+            assert_eq!(found, written.acknowledged.to_string(), "{}", written.key);
+            println!("{}: {} writes, slowest {:?}", written.key, found, written.worst);
+        }
     }
 
     /// Ends the writers.

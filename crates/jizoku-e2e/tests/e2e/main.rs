@@ -1,5 +1,6 @@
 //! What a user is promised, seen by real clients of real agents. One test at a time.
 
+mod copies;
 mod disk;
 mod exec;
 mod input;
@@ -7,5 +8,7 @@ mod kills;
 mod kv;
 mod lifecycle;
 mod membership;
+mod partition;
 mod planned;
+
 mod restart;

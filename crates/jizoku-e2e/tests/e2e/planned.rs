@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jizoku_e2e::cluster::{self, Cluster};
-use jizoku_e2e::resp::{Connection, Load};
+use jizoku_e2e::resp::Load;
 use jizoku_e2e::{turn, wait_for};
 
 const PORT: u16 = 7000;
@@ -19,17 +19,13 @@ fn moves_and_drains_break_no_connection_and_lose_nothing() {
     // One of them through the node that runs the service: on purpose nothing breaks there too.
     let addresses: Vec<_> = (0..NODES).map(|node| cluster.address(node, PORT)).collect();
     let load = Load::start(&addresses);
-    let answers = || {
-        let enough = load.answers() + 50;
-        wait_for("answers", WITHIN, || (load.answers() >= enough).then_some(()));
-    };
-    answers();
+    load.wait_for_more(50);
     for _ in 0..MOVES {
         let from = cluster.active("kv").expect("somebody is active");
         let to = (from + 1) % NODES;
         cluster.must(from, &["move", "kv", "--to", &cluster::name(to)]);
         wait_for("the move", WITHIN, || (cluster.active("kv") == Some(to)).then_some(()));
-        answers();
+        load.wait_for_more(50);
         cluster.wait_until_held("kv", 2);
     }
 
@@ -41,16 +37,10 @@ fn moves_and_drains_break_no_connection_and_lose_nothing() {
         let own = nodes.iter().find(|node| node["node"] == status["this_node"]).expect("itself");
         (own["active"] == 0 && own["held"] == 0 && own["draining"] == true).then_some(())
     });
-    answers();
+    load.wait_for_more(50);
     cluster.must(from, &["drain", "--undo"]);
     cluster.wait_until_held("kv", 2);
-    answers();
+    load.wait_for_more(50);
 
-    let mut seen = Connection::open(addresses[0]).expect("the service can be reached");
-    for written in load.finish() {
-        assert_eq!(written.error, None, "{}", written.key);
-        let found = seen.call(&["GET", &written.key]).expect("an answer");
-        assert_eq!(found, written.acknowledged.to_string(), "{}", written.key);
-        println!("{}: {} writes, slowest {:?}", written.key, written.acknowledged, written.worst);
-    }
+    load.settle(addresses[0]);
 }
