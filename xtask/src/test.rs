@@ -11,9 +11,15 @@ use std::time::Instant;
 /// Targets beside the host's: guests of the engine `wasm`, and the proof of purity.
 const TARGETS: [&str; 2] = ["wasm32-wasip1", "x86_64-unknown-none"];
 
-/// Programs that end-to-end tests use as real clients, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 3] =
-    [("redis-cli", "redis-tools"), ("curl", "curl"), ("python3", "python3-minimal")];
+/// Programs that end-to-end tests use, with the Debian package of each.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("redis-cli", "redis-tools"),
+    ("curl", "curl"),
+    // The minimal package has no web server.
+    ("python3", "python3"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+];
 
 /// Crates of layers 0 to 2: built for a target without an operating system.
 const PURE: [&str; 7] = [
