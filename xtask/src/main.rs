@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask test | tidy | bench | sim`.
+//! The project's own commands: `cargo xtask test | tidy | bench | sim | fuzz`.
 //!
 //! What a person would otherwise do by hand or forget. Nothing here ships.
 
 mod bench;
+mod fuzz;
 mod sim;
 mod test;
 mod tidy;
@@ -16,13 +17,15 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::main(&root()),
         Some("bench") => bench::main(&root(), &args[1..]),
         Some("test") => test::main(&root()),
+        Some("fuzz") => fuzz::main(&root(), &args[1..]),
         Some("sim") => sim::main(&root(), &args[1..]),
         _ => {
             eprintln!(
                 "usage: cargo xtask test           install what is missing and run all tests\n\
                  \x20      cargo xtask tidy           check what a machine can check\n\
                  \x20      cargo xtask bench NAME     measure something\n\
-                 \x20      cargo xtask sim [--seeds N] run the simulator (see --help of jizoku-sim)"
+                 \x20      cargo xtask sim [--seeds N] run the simulator (see --help of jizoku-sim)\n\
+                 \x20      cargo xtask fuzz [--seconds N] [TARGET...] feed garbage to every decoder"
             );
             ExitCode::from(2)
         }
