@@ -85,7 +85,7 @@ impl Drop for Consensus {
 impl Consensus {
     /// A value that starts from what its disk has.
     ///
-    /// If there is a snapshot, the first output installs it. On an error nothing was changed.
+    /// If there is a snapshot, it is installed before anything is applied. On an error nothing was changed.
     ///
     /// # Panics
     /// If the times in `config` contradict each other.
@@ -102,7 +102,7 @@ impl Consensus {
         let progress: Arc<Mutex<Progress>> = Arc::default();
         let proposals = Proposals::new(config.me, executor.random());
         let contact: SharedContact = Arc::new(Mutex::new(Contact::default()));
-        let storage = Storage { state: state.clone(), effects: effects.clone() };
+        let storage = Storage::new(state.clone(), effects.clone());
         let machine = Machine::new(storage.clone(), progress.clone(), proposals.clone());
         let voters = SharedVoters::default();
         let peers = peers(&config, effects.clone(), voters.clone());

@@ -204,10 +204,21 @@ pub enum Output {
     },
     /// The committed members changed. Not given out in the middle of a change of voters.
     VotersAre {
+        /// The place in the log, counted from 1, of the entry that says so. Learners change it too.
+        number: u64,
         /// Who votes.
         voters: BTreeSet<NodeId>,
         /// Who only follows.
         learners: BTreeSet<NodeId>,
+    },
+    /// What this node's log says of its members, committed or not, changed. It goes back when
+    /// entries are dropped that were never committed.
+    MembersLogged {
+        /// The number, as in [`Output::VotersAre`], of the newest entry that names one set of
+        /// voters.
+        voters: u64,
+        /// Whether a newer entry names two sets: a change of voters is under way.
+        changing: bool,
     },
     /// This value does nothing any more. Build it anew from what the disk has.
     Stopped {

@@ -21,7 +21,7 @@ use crate::bridge::{
 use crate::interface::Output;
 use crate::log::Members;
 use crate::proposals::Proposals;
-use crate::record::{Change, SNAPSHOT_MAX, SnapshotMeta};
+use crate::record::{Change, SNAPSHOT_MAX, SnapshotMeta, number_of};
 use crate::runtime::{OneShotReceiver, OneShotSender, lock, one_shot};
 use crate::storage::Storage;
 
@@ -82,15 +82,15 @@ impl Machine {
             progress.members = stored_members(meta);
         }
         self.storage.effects.output(Output::InstallSnapshot { index: last.index, bytes });
-        self.announce(&meta.members);
+        self.announce(meta.members_at.map_or(0, number_of), &meta.members);
         self.proposals.skipped_to(last.term);
     }
 
-    fn announce(&self, members: &Members) {
+    fn announce(&self, number: u64, members: &Members) {
         // With two sets the change isn't over; the entry that ends it follows.
         if members.voters.len() == 1 {
             let (voters, learners) = (members.voters(), members.learners());
-            self.storage.effects.output(Output::VotersAre { voters, learners });
+            self.storage.effects.output(Output::VotersAre { number, voters, learners });
         }
     }
 
@@ -108,7 +108,7 @@ impl Machine {
                 });
             }
             EntryPayload::Membership(membership) => {
-                self.announce(&members_out(&membership));
+                self.announce(number_of(id), &members_out(&membership));
                 let stored = RaftStoredMembership::new(Some(entry.log_id), membership);
                 lock(&self.progress).members = stored;
             }

@@ -28,6 +28,11 @@ pub const SNAPSHOT_MAX: usize = 64 << 20;
 /// Entries in one record at most, so that a record's size is bounded.
 const ENTRIES_PER_RECORD: usize = 256;
 
+/// By what number an entry that names members is known outside: its place, counted from 1.
+pub(crate) fn number_of(entry: LogId) -> u64 {
+    entry.index.saturating_add(1)
+}
+
 /// What a snapshot covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SnapshotMeta {
@@ -163,6 +168,24 @@ impl Recovered {
     /// The last entry of the log, or what was purged last.
     pub(crate) fn last(&self) -> Option<LogId> {
         self.entries.last_key_value().map(|(_, entry)| entry.id).or(self.purged)
+    }
+
+    /// The newest entry that names one set of voters, as [`number_of`] it; 0 if there is none. And
+    /// whether a newer one names two.
+    pub(crate) fn members_logged(&self) -> (u64, bool) {
+        let mut changing = false;
+        for entry in self.entries.values().rev() {
+            match &entry.payload {
+                Payload::Members(members) if members.voters.len() == 1 => {
+                    return (number_of(entry.id), changing);
+                }
+                Payload::Members(_) => changing = true,
+                _ => {}
+            }
+        }
+        let Some((meta, _)) = &self.snapshot else { return (0, changing) };
+        changing |= meta.members.voters.len() > 1;
+        (meta.members_at.map_or(0, number_of), changing)
     }
 
     pub(crate) fn snapshot_last(&self) -> Option<LogId> {

@@ -19,6 +19,8 @@ use crate::bridge::{
     vote_out,
 };
 use crate::effects::{Effects, Waiter};
+use crate::interface::Output;
+use crate::log::Payload;
 use crate::record::{Change, Recovered};
 use crate::runtime::{lock, one_shot};
 use crate::wire::APPEND_BYTES_MAX;
@@ -33,11 +35,33 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
+    /// The log and votes that a node starts from.
+    pub(crate) fn new(state: SharedState, effects: Effects) -> Storage {
+        let storage = Storage { state, effects };
+        storage.tell_members();
+        storage
+    }
+
+    fn tell_members(&self) {
+        let (voters, changing) = lock(&self.state).members_logged();
+        self.effects.output(Output::MembersLogged { voters, changing });
+    }
+
     /// Changes the state in memory, and gives out the record.
     fn change(&self, change: Change, waiter: Option<Waiter>) -> io::Result<()> {
         let record = crate::record::Record(change.clone());
+        let may_name_members = match &change {
+            Change::Append(entries) => {
+                entries.iter().any(|entry| matches!(entry.payload, Payload::Members(_)))
+            }
+            Change::Truncate(_) | Change::Snapshot(..) => true,
+            Change::Vote(_) | Change::Purge(_) => false,
+        };
         // openraft asks for impossible changes only if it is broken: it then stops the node.
         lock(&self.state).replay(record).map_err(io::Error::other)?;
+        if may_name_members {
+            self.tell_members();
+        }
         self.effects.persist(change, waiter);
         Ok(())
     }

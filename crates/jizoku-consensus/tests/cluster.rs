@@ -272,6 +272,30 @@ fn voters_are_added_replaced_and_removed() {
 }
 
 #[test]
+fn members_have_one_number_everywhere_and_after_a_restart() {
+    for seed in 0..STORMS {
+        let mut world = World::cluster(seed, 3);
+        world.add(node(4));
+        let id = world.change_voters(node(2), nodes([1, 2, 3, 4]), BTreeSet::new());
+        world.run_until("members change", Span::secs(15), |w| w.ends.contains_key(&id));
+        world.make_progress(Span::secs(2));
+        world.run(Span::secs(1));
+        let number = world.machines[&node(2)].members_number;
+        assert!(number > 1, "seed {seed}: a change has a number of its own");
+        for restarted in 1..=4 {
+            world.crash(node(restarted));
+            world.start(node(restarted));
+            assert_eq!(world.machines[&node(restarted)].logged, number, "seed {seed}: at once");
+            world.make_progress(Span::secs(3));
+        }
+        world.run(Span::secs(1));
+        for (id, machine) in &world.machines {
+            assert_eq!((machine.members_number, machine.logged), (number, number), "{id:?}");
+        }
+    }
+}
+
+#[test]
 fn a_voter_that_is_dead_can_be_replaced_and_a_dead_one_is_not_made_a_voter() {
     let mut world = World::cluster(5, 3);
     world.add(node(4));

@@ -15,9 +15,10 @@
 //! - The share of D that owners don't use covers clocks that run up to 5 % fast or slow.
 //!
 //! What the composer owes
-//! - The electorate as soon as the log *has* it (not only when it is committed), numbered in the
-//!   order of the log; consecutive electorates share a member of every two majorities (one voter
-//!   added or removed at a time), and lie at least [`LEASE_MAX`] apart.
+//! - Electorates numbered in the order of the log. To the voter the newest number as soon as the
+//!   log *has* it; to the owner the electorate once it is committed, since what is only logged may
+//!   never be. Consecutive electorates share a member of every two majorities (one voter added or
+//!   removed at a time), and from one's commit to the next's proposal [`LEASE_MAX`] passes.
 //! - Every `Owner` value has an incarnation of its own.
 //! - A clock that goes on while the machine sleeps.
 //!

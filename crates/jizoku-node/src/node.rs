@@ -101,10 +101,19 @@ pub enum Input {
     },
     /// These nodes vote, and these follow.
     VotersAre {
+        /// The number of the log's entry that says so.
+        number: u64,
         /// Who votes.
         voters: BTreeSet<NodeId>,
         /// Who follows without a vote.
         learners: BTreeSet<NodeId>,
+    },
+    /// What this node's log says of its members, committed or not, is another.
+    MembersLogged {
+        /// The number of the newest entry that names voters, as in [`Input::VotersAre`].
+        voters: u64,
+        /// Whether a change of voters is under way.
+        changing: bool,
     },
     /// A direct link is up.
     LinkUp {
@@ -387,7 +396,10 @@ impl Node {
                 self.outputs.push_back(Output::Snapshot { index, bytes: self.catalog.encode() });
             }
             Input::LeaderIs { leader } => self.leader_is(leader),
-            Input::VotersAre { voters, learners } => self.voters_are(voters, learners),
+            Input::VotersAre { number, voters, learners } => {
+                self.voters_are(lease::Electorate { number, voters }, learners);
+            }
+            Input::MembersLogged { voters, changing } => self.members_logged(voters, changing),
             Input::LinkUp { peer, incarnation, rtt } => {
                 let up = reach::Input::LinkUp { peer, incarnation, cost: rtt };
                 self.reach.handle(now, up);

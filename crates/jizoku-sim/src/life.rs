@@ -442,8 +442,11 @@ impl Life {
                 node::Input::Refused { id, unknown }
             }
             consensus::Output::LeaderIs { leader, term: _ } => node::Input::LeaderIs { leader },
-            consensus::Output::VotersAre { voters, learners } => {
-                node::Input::VotersAre { voters, learners }
+            consensus::Output::VotersAre { number, voters, learners } => {
+                node::Input::VotersAre { number, voters, learners }
+            }
+            consensus::Output::MembersLogged { voters, changing } => {
+                node::Input::MembersLogged { voters, changing }
             }
             consensus::Output::VotersChanged { id: _ } => return,
             consensus::Output::Stopped { reason } => {

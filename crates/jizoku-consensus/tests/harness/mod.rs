@@ -85,6 +85,9 @@ pub struct Machine {
     pub installed: u64,
     pub snapshots: u64,
     pub members: (BTreeSet<NodeId>, BTreeSet<NodeId>),
+    pub members_number: u64,
+    /// The newest entry of its log that names members.
+    pub logged: u64,
     pub leader: Option<NodeId>,
     ours: BTreeMap<u64, Vec<u8>>,
     deadline: Option<Instant>,
@@ -199,6 +202,8 @@ impl World {
             installed: 0,
             snapshots: 0,
             members: Default::default(),
+            members_number: 0,
+            logged: 0,
             leader: None,
             ours: BTreeMap::new(),
             deadline: None,
@@ -236,6 +241,7 @@ impl World {
         machine.life += 1;
         machine.applied.clear();
         machine.leader = None;
+        (machine.members_number, machine.logged) = (0, 0);
         let consensus = Consensus::new(now + machine.ahead, config, recovered);
         machine.consensus = Some(consensus.expect("what was flushed is consistent"));
         self.drain(id);
@@ -395,8 +401,14 @@ impl World {
                     assert_eq!(known, leader, "two leaders in term {term}; seed {seed}");
                 }
             }
-            Output::VotersAre { voters, learners } => {
-                self.machines.get_mut(&id).expect("known").members = (voters, learners);
+            Output::VotersAre { number, voters, learners } => {
+                let machine = self.machines.get_mut(&id).expect("known");
+                assert!(number <= machine.logged, "{id:?}: applied what it never logged");
+                machine.members = (voters, learners);
+                machine.members_number = number;
+            }
+            Output::MembersLogged { voters, .. } => {
+                self.machines.get_mut(&id).expect("known").logged = voters;
             }
             Output::Stopped { reason } => {
                 let expected = reason == StopReason::Disk && self.broken.contains(&id);

@@ -2,6 +2,9 @@
 //!
 //! Only the leader acts. It gives the lead away when it is active for some service and another
 //! voter is active for none: then the death of one node is one event, not two.
+//!
+//! Invariant: two changes of voters lie `LEASE_MAX` apart, counted from when the first was agreed.
+//! Electorates are numbered by the log, so all nodes name them alike, also after a restart.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -25,8 +28,10 @@ const _: () = assert!(CHANGE_EVERY.as_nanos() > LEASE_MAX.as_nanos());
 /// What the care for voters remembers.
 #[derive(Debug, Default)]
 pub(super) struct Care {
-    /// Counts changes of the electorate.
-    electorate: u64,
+    /// The number of the electorate that this node last applied.
+    applied: u64,
+    /// The newest number in its log, and whether the log is in the middle of a change.
+    logged: (u64, bool),
     next_change: Instant,
     next_transfer: Instant,
     /// Incarnations in which members were last seen as gateways.
@@ -46,17 +51,24 @@ impl Node {
         self.facts.leader_known(self.now, leader, self.config.myself.node);
     }
 
-    pub(super) fn voters_are(&mut self, voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId>) {
-        if self.voters != voters {
-            self.quorum.electorate += 1;
-            let number = self.quorum.electorate;
-            self.voter.handle(self.now, lease::VoterInput::Electorate { number });
-            let electorate = Electorate { number, voters: voters.clone() };
-            self.owner.handle(self.now, lease::OwnerInput::Electorate(electorate));
+    /// The members that were agreed on. An owner counts only by these: an electorate that is in
+    /// its log, and never comes about, shares too little with the one that does.
+    pub(super) fn voters_are(&mut self, electorate: Electorate, learners: BTreeSet<NodeId>) {
+        self.quorum.applied = electorate.number;
+        if self.voters != electorate.voters {
+            self.quorum.next_change = self.now + CHANGE_EVERY;
         }
-        self.voters = voters;
+        self.voters.clone_from(&electorate.voters);
         self.learners = learners;
+        self.owner.handle(self.now, lease::OwnerInput::Electorate(electorate));
         self.dirty = true;
+    }
+
+    /// What the log says, agreed or not. A voter goes by it: of two majorities that share a voter,
+    /// that one must know of the newer before it is agreed.
+    pub(super) fn members_logged(&mut self, voters: u64, changing: bool) {
+        self.quorum.logged = (voters, changing);
+        self.voter.handle(self.now, lease::VoterInput::Electorate { number: voters });
     }
 
     /// What every node does about gateways, and what the leader does about voters.
@@ -71,7 +83,10 @@ impl Node {
     }
 
     fn voter_duties(&mut self) {
-        if self.quorum.next_change > self.now {
+        // A change in the log that isn't applied is of an earlier leader: it comes first, and the
+        // next one keeps its distance from it.
+        let settled = self.quorum.logged == (self.quorum.applied, false);
+        if self.quorum.next_change > self.now || !settled {
             return;
         }
         let since = |node: &NodeId| match self.unreachable_since.get(node) {

@@ -261,8 +261,11 @@ impl Core {
             consensus::Output::LeaderIs { leader, term: _ } => {
                 self.node.handle(now, node::Input::LeaderIs { leader });
             }
-            consensus::Output::VotersAre { voters, learners } => {
-                self.node.handle(now, node::Input::VotersAre { voters, learners });
+            consensus::Output::VotersAre { number, voters, learners } => {
+                self.node.handle(now, node::Input::VotersAre { number, voters, learners });
+            }
+            consensus::Output::MembersLogged { voters, changing } => {
+                self.node.handle(now, node::Input::MembersLogged { voters, changing });
             }
             consensus::Output::VotersChanged { id: _ } => {}
             consensus::Output::Stopped { reason } => self.stopped = Some(reason),
