@@ -7,18 +7,23 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use jizoku_types::ConnId;
+use jizoku_types::limits::INPUT_WINDOW;
+use jizoku_types::{ConnId, Instant, Span};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 /// Bytes that are read from a client at once.
 const READ_MAX: usize = 64 << 10;
+/// Reads whose bytes may be on their way to the service's task. A client is paused while a quarter
+/// of its window is left: what is read until its reader learns of that must fit there.
+const READS_AHEAD: usize = 2;
+const _: () = assert!(READ_MAX * (READS_AHEAD + 1) < INPUT_WINDOW / 4, "a pause comes in time");
 
 /// What a client's socket tells its service.
 pub(crate) enum ClientEvent {
-    /// It sent bytes.
-    Bytes(ConnId, Vec<u8>),
+    /// It sent bytes. It is read on once the permit is dropped: after any pause was told.
+    Bytes(ConnId, Vec<u8>, OwnedSemaphorePermit),
     /// It sends nothing more.
     Eof(ConnId),
     /// It is broken.
@@ -37,7 +42,50 @@ pub(crate) struct Client {
     paused: watch::Sender<bool>,
     want_write: Arc<Notify>,
     waits: bool,
+    /// Who has the word.
+    pub(crate) turn: Turn,
     tasks: [AbortHandle; 2],
+}
+
+/// Who has the word on a connection: how requests without an answer are told from programs that
+/// only listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The client hasn't said anything since the last answer.
+    Client,
+    /// The client waits for an answer, since then.
+    Service(Instant),
+    /// It waited for too long; that was counted.
+    Late,
+    /// It goes on without waiting for answers: none are missed from here on.
+    OneWay,
+}
+
+impl Turn {
+    /// The client said something.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        *self = match *self {
+            Turn::Client => Turn::Service(now),
+            Turn::Late => Turn::OneWay,
+            other => other,
+        };
+    }
+
+    /// The service said something.
+    pub(crate) fn answered(&mut self) {
+        if *self != Turn::OneWay {
+            *self = Turn::Client;
+        }
+    }
+
+    /// Whether an answer is overdue, once for each.
+    pub(crate) fn is_overdue(&mut self, now: Instant, within: Span) -> bool {
+        let overdue = matches!(self, Turn::Service(since) if now.since(*since) >= within);
+        if overdue {
+            *self = Turn::Late;
+        }
+        overdue
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +124,7 @@ impl Client {
             paused,
             want_write,
             waits: false,
+            turn: Turn::Client,
             tasks: [tokio::spawn(reader).abort_handle(), tokio::spawn(waiter).abort_handle()],
         }
     }
@@ -186,7 +235,10 @@ async fn read(
     mut pause: watch::Receiver<bool>,
 ) {
     let mut buffer = vec![0; READ_MAX];
+    let ahead = Arc::new(Semaphore::new(READS_AHEAD));
     loop {
+        // Nobody closes the semaphore.
+        let Ok(permit) = Arc::clone(&ahead).acquire_owned().await else { return };
         if pause.wait_for(|paused| !paused).await.is_err() {
             return;
         }
@@ -203,7 +255,7 @@ async fn read(
                 let _ = events.send(ClientEvent::Eof(conn)).await;
                 return;
             }
-            Ok(count) => ClientEvent::Bytes(conn, buffer[..count].to_vec()),
+            Ok(count) => ClientEvent::Bytes(conn, buffer[..count].to_vec(), permit),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => break,
         };
@@ -229,5 +281,30 @@ async fn wait_writable(
         if events.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_missed_once_and_not_by_who_goes_on_without() {
+        let at = |nanos| Instant::from_nanos(nanos);
+        let within = Span::nanos(10);
+        let mut turn = Turn::Client;
+        assert!(!turn.is_overdue(at(100), within));
+        turn.asked(at(100));
+        turn.asked(at(105));
+        assert!(!turn.is_overdue(at(109), within));
+        assert!(turn.is_overdue(at(110), within));
+        assert!(!turn.is_overdue(at(200), within));
+        turn.answered();
+        turn.asked(at(300));
+        assert!(turn.is_overdue(at(310), within));
+        turn.asked(at(320));
+        turn.answered();
+        turn.asked(at(330));
+        assert!(!turn.is_overdue(at(400), within));
     }
 }

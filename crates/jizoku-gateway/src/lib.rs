@@ -33,8 +33,9 @@ use jizoku_streams::{ToGateway, ToInstance};
 use jizoku_types::event::ResetCause;
 use jizoku_types::{Epoch, GatewayId, Instant, NodeId, ServiceId};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+pub use jizoku_streams::gateway::ConnView;
 pub use service::{ServiceCounts, ServiceStats};
 
 /// Commands that may wait for one service.
@@ -123,6 +124,18 @@ impl Gateway {
     pub fn stats(&self) -> BTreeMap<ServiceId, Arc<ServiceStats>> {
         let services = self.services.lock().expect("no panic while locked");
         services.iter().map(|(service, running)| (*service, Arc::clone(&running.stats))).collect()
+    }
+
+    /// The connections of a service here, the oldest first, at most so many.
+    pub async fn conns(&self, service: ServiceId, most: usize) -> Vec<ConnView> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let services = self.services.lock().expect("no panic while locked");
+            let Some(running) = services.get(&service) else { return Vec::new() };
+            running.tell(service::Command::Conns { most, reply });
+        }
+        // A service that was removed meanwhile has none.
+        answer.await.unwrap_or_default()
     }
 
     fn run(&self, service: ServiceId, held: bool) -> Running {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::Owner;
+use crate::{Owner, ServiceStats};
 
 /// Connections that the system may keep waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -41,12 +41,13 @@ impl Listeners {
         bind: &[IpAddr],
         accepted: &mpsc::Sender<Accepted>,
         owner: &Arc<dyn Owner>,
-        service: ServiceId,
+        (service, stats): (ServiceId, &Arc<ServiceStats>),
     ) {
         if self.ports == ports {
             return;
         }
         self.close();
+        stats.forget_closed();
         self.ports = ports.to_vec();
         for (index, port) in ports.iter().enumerate() {
             for address in bind {
@@ -56,6 +57,7 @@ impl Listeners {
                     accepted: accepted.clone(),
                     owner: Arc::clone(owner),
                     service,
+                    stats: Arc::clone(stats),
                 };
                 self.tasks.push(tokio::spawn(task.run()).abort_handle());
             }
@@ -82,6 +84,7 @@ struct Listener {
     accepted: mpsc::Sender<Accepted>,
     owner: Arc<dyn Owner>,
     service: ServiceId,
+    stats: Arc<ServiceStats>,
 }
 
 impl Listener {
@@ -91,6 +94,7 @@ impl Listener {
             match listen(self.address) {
                 Ok(listener) => break listener,
                 Err(error) => {
+                    self.stats.set_closed(self.address, Some(error.to_string()));
                     if !std::mem::replace(&mut said, true) {
                         let what = format!("can't listen on {}: {error}", self.address);
                         self.owner.trouble(self.service, what);
@@ -99,6 +103,7 @@ impl Listener {
                 }
             }
         };
+        self.stats.set_closed(self.address, None);
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {

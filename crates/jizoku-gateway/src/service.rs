@@ -1,18 +1,18 @@
 //! The task of one service: owns its `GatewayEnd`, and moves bytes between it and the clients.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jizoku_streams::gateway::{Input, Output};
+use jizoku_streams::gateway::{ConnView, Input, Output, Phase};
 use jizoku_streams::{GatewayEnd, ToGateway};
 use jizoku_types::event::ResetCause;
-use jizoku_types::{ConnId, GatewayId, Instant, NodeId, ServiceId};
-use tokio::sync::mpsc;
+use jizoku_types::{ConnId, Epoch, GatewayId, Instant, NodeId, ServiceId, Span};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::client::{Client, ClientEvent, Flushed};
+use crate::client::{Client, ClientEvent, Flushed, Turn};
 use crate::listen::{Accepted, Listeners};
 use crate::{Owner, Route};
 
@@ -22,12 +22,17 @@ const CLIENT_EVENTS_MAX: usize = 4096;
 const ACCEPTED_MAX: usize = 1024;
 /// Events that are taken in before outputs are looked at: bounds latency, saves work.
 const BATCH_MAX: usize = 64;
+/// After so long without a word of the service, a client's request counts as unanswered.
+const ANSWER_WITHIN: Span = Span::secs(10);
+/// How often unanswered requests are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the owner tells a service's task.
 pub(crate) enum Command {
     Route(Route),
     Message { from: NodeId, message: ToGateway },
     LinkBack(NodeId),
+    Conns { most: usize, reply: oneshot::Sender<Vec<ConnView>> },
 }
 
 /// What was seen of a service at this gateway since its start.
@@ -41,6 +46,10 @@ pub struct ServiceStats {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     overflows: AtomicU64,
+    errors: AtomicU64,
+    timeouts: AtomicU64,
+    attached: Mutex<Option<Epoch>>,
+    closed: Mutex<BTreeMap<SocketAddr, String>>,
 }
 
 /// A reading of [`ServiceStats`].
@@ -62,6 +71,12 @@ pub struct ServiceCounts {
     pub bytes_out: u64,
     /// Commands that were lost because too many waited.
     pub overflows: u64,
+    /// Connections that the instance refused or broke.
+    pub errors: u64,
+    /// Requests that got no answer in time, on connections whose client waits for answers.
+    pub timeouts: u64,
+    /// The epoch whose instance has answered this gateway, and is followed; none: connections wait.
+    pub attached: Option<Epoch>,
 }
 
 impl ServiceStats {
@@ -77,7 +92,28 @@ impl ServiceStats {
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
             overflows: get(&self.overflows),
+            errors: get(&self.errors),
+            timeouts: get(&self.timeouts),
+            attached: *self.attached.lock().expect("no panic while locked"),
         }
+    }
+
+    /// Addresses that the service shall have and that can't be opened, each with the cause. They
+    /// are tried again.
+    pub fn closed(&self) -> BTreeMap<SocketAddr, String> {
+        self.closed.lock().expect("no panic while locked").clone()
+    }
+
+    pub(crate) fn set_closed(&self, address: SocketAddr, cause: Option<String>) {
+        let mut closed = self.closed.lock().expect("no panic while locked");
+        match cause {
+            Some(cause) => closed.insert(address, cause),
+            None => closed.remove(&address),
+        };
+    }
+
+    pub(crate) fn forget_closed(&self) {
+        self.closed.lock().expect("no panic while locked").clear();
     }
 
     pub(crate) fn count_overflow(&self) {
@@ -100,6 +136,8 @@ pub(crate) struct Task {
     clients: BTreeMap<ConnId, Client>,
     /// Clients whose connection is over for the end, with bytes that aren't written yet.
     closing: BTreeMap<ConnId, Client>,
+    /// Of what was read since outputs were looked at last: those may pause its reader.
+    read: Vec<OwnedSemaphorePermit>,
 }
 
 impl Task {
@@ -119,12 +157,15 @@ impl Task {
             listeners: Listeners::default(),
             clients: BTreeMap::new(),
             closing: BTreeMap::new(),
+            read: Vec::new(),
         }
     }
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let (events_in, mut events) = mpsc::channel(CLIENT_EVENTS_MAX);
         let (accepted_in, mut accepted) = mpsc::channel(ACCEPTED_MAX);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let wait = self.wait();
             tokio::select! {
@@ -135,6 +176,7 @@ impl Task {
                 Some(client) = accepted.recv() => self.accept(client, &events_in),
                 Some(event) = events.recv() => self.client(event),
                 () = sleep(wait) => self.handle(Input::Tick),
+                _ = look.tick() => self.look(),
             }
             for _ in 0..BATCH_MAX {
                 let mut idle = true;
@@ -151,6 +193,28 @@ impl Task {
                 }
             }
             self.drain();
+            self.read.clear();
+            self.show_session();
+        }
+    }
+
+    /// Lets everybody see whose instance is followed.
+    fn show_session(&self) {
+        let attached = self.end.phase() == Phase::Attached;
+        let epoch = self.end.epoch().filter(|_| attached);
+        *self.stats.attached.lock().expect("no panic while locked") = epoch;
+    }
+
+    /// Counts requests without an answer. While the service moves nobody can answer.
+    fn look(&mut self) {
+        let now = self.owner.now();
+        let attached = self.end.phase() == Phase::Attached;
+        for client in self.clients.values_mut() {
+            if !attached && matches!(client.turn, Turn::Service(_)) {
+                client.turn = Turn::Service(now);
+            } else if client.turn.is_overdue(now, ANSWER_WITHIN) {
+                add(&self.stats.timeouts, 1);
+            }
         }
     }
 
@@ -169,16 +233,22 @@ impl Task {
             Command::Route(route) => self.route(&route, accepted),
             Command::Message { from, message } => self.handle(Input::Message { from, message }),
             Command::LinkBack(node) => self.handle(Input::LinkBack { node }),
+            Command::Conns { most, reply } => {
+                // The asker may have gone away.
+                let _ = reply.send(self.end.views().take(most).collect());
+            }
         }
     }
 
     fn route(&mut self, route: &Route, accepted: &mpsc::Sender<Accepted>) {
         if !route.wanted {
             self.listeners.close();
+            self.stats.forget_closed();
             self.handle(Input::Unrouted);
             return;
         }
-        self.listeners.set(&route.ports, &self.bind, accepted, &self.owner, self.service);
+        let named = (self.service, &self.stats);
+        self.listeners.set(&route.ports, &self.bind, accepted, &self.owner, named);
         self.handle(Input::Held(route.held));
         if let Some((active, epoch)) = route.active {
             self.handle(Input::Route { active, epoch });
@@ -204,8 +274,13 @@ impl Task {
 
     fn client(&mut self, event: ClientEvent) {
         match event {
-            ClientEvent::Bytes(conn, bytes) => {
+            ClientEvent::Bytes(conn, bytes, permit) => {
+                self.read.push(permit);
                 add(&self.stats.bytes_in, bytes.len());
+                let now = self.owner.now();
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.turn.asked(now);
+                }
                 self.handle(Input::FromClient { conn, bytes });
             }
             ClientEvent::Eof(conn) => self.handle(Input::ClientEof { conn }),
@@ -249,7 +324,10 @@ impl Task {
                 Output::Send { to, message } => self.owner.send(to, self.me, message),
                 Output::ToClient { conn, bytes } => {
                     add(&self.stats.answers, 1);
-                    self.write(conn, |client| client.write(&bytes));
+                    self.write(conn, |client| {
+                        client.turn.answered();
+                        client.write(&bytes)
+                    });
                 }
                 Output::ClientFin { conn } => self.write(conn, Client::fin),
                 Output::CloseClient { conn } => self.close(conn),
@@ -281,6 +359,9 @@ impl Task {
         if let Some(client) = self.clients.remove(&conn) {
             client.reset();
             add(&self.stats.reset, 1);
+            if cause == ResetCause::ByInstance {
+                add(&self.stats.errors, 1);
+            }
             self.owner.reset(self.service, cause);
             self.count();
         }

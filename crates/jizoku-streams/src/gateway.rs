@@ -188,6 +188,23 @@ pub struct Dropped {
     pub violations: u64,
 }
 
+/// A connection as people may want to see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnView {
+    /// Its counter.
+    pub counter: u64,
+    /// Index of the service's port.
+    pub port: u8,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Bytes that the client sent.
+    pub input: u64,
+    /// Bytes that were given to the client.
+    pub output: u64,
+    /// Bytes that arrived from the instance and wait for a commit.
+    pub held: u64,
+}
+
 /// Where a gateway stands towards the instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -391,6 +408,18 @@ impl GatewayEnd {
     /// How many connections it has.
     pub fn conns(&self) -> usize {
         self.conns.len()
+    }
+
+    /// All connections, the oldest first.
+    pub fn views(&self) -> impl Iterator<Item = ConnView> {
+        self.conns.iter().map(|(counter, conn)| ConnView {
+            counter: *counter,
+            port: conn.port,
+            peer: conn.peer,
+            input: conn.input.end(),
+            output: conn.released,
+            held: conn.have - conn.released,
+        })
     }
 
     /// Bytes of clients' input that it keeps.
