@@ -44,6 +44,8 @@ pub enum ErrorCode {
     Conflict,
     /// It would break a rule; the message says which.
     Refused,
+    /// A node still runs or holds something that has no other place.
+    StillNeeded,
     /// This node belongs to no cluster yet.
     NoCluster,
     /// This node belongs to a cluster already.
@@ -77,6 +79,7 @@ impl ErrorCode {
             ErrorCode::TooLarge => 413,
             ErrorCode::Conflict
             | ErrorCode::Refused
+            | ErrorCode::StillNeeded
             | ErrorCode::NoCluster
             | ErrorCode::HasCluster
             | ErrorCode::Limit => 409,

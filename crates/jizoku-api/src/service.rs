@@ -146,8 +146,8 @@ pub struct CheckpointStatus {
     pub shipped_bytes: u64,
     /// How long the program stood still.
     pub pause_us: u64,
-    /// From the capture to the last acknowledgement.
-    pub commit_us: u64,
+    /// From the capture to the last acknowledgement; none: its active node did not say.
+    pub commit_us: Option<u64>,
 }
 
 /// What the watch says of a service.

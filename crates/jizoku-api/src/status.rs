@@ -145,6 +145,8 @@ pub enum WarningCode {
     Failing,
     /// A service has fewer copies than it needs to survive its node.
     Unprotected,
+    /// A node's gateway can't open a published port.
+    PortClosed,
     /// A service isn't on the number of nodes that it asks for.
     FewCopies,
     /// A service has states of branches that wait for somebody to look at them.

@@ -119,7 +119,7 @@ fn service_status() -> ServiceStatus {
             size_bytes: 67_108_864,
             shipped_bytes: 20_480,
             pause_us: 310,
-            commit_us: 1_900,
+            commit_us: Some(1_900),
         }),
         connections: Some(5),
         verdict: Verdict {

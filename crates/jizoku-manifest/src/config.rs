@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use jizoku_types::{ByteCount, Span};
@@ -104,13 +104,13 @@ impl fmt::Display for LogLevel {
 
 impl Default for NodeConfig {
     fn default() -> NodeConfig {
-        let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        // Each takes its own kind only. The agent leaves out what a machine doesn't have.
+        let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         NodeConfig {
             name: None,
-            // On Linux this takes IPv4 connections too, unless the system forbids it.
-            listen: vec![SocketAddr::new(everywhere, defaults::MESH_PORT)],
+            listen: everywhere.map(|ip| SocketAddr::new(ip, defaults::MESH_PORT)).to_vec(),
             advertise: Vec::new(),
-            gateway: vec![everywhere],
+            gateway: everywhere.to_vec(),
             metrics: None,
             api_socket: PathBuf::from(defaults::API_SOCKET),
             witness: false,
