@@ -4,33 +4,41 @@
 //! - [`holding`]: thread of the Holder and its store
 //! - [`running`]: a thread for each service that is active here
 //! - [`engines`], [`modules`], [`output`]: what runs instances
-//! - [`gate`], [`probe`]: what the gateway and the checks need
+//! - [`gate`], [`probe`], [`traffic`]: what the gateway and the checks need
 //! - [`peers`]: who the other members are, also before the catalog says so
-//! - [`wiring`], [`mailbox`]: how they reach each other
+//! - [`wiring`], [`mailbox`], [`pump`]: how they reach each other
 //! - [`membership`]: how a folder comes to belong to a cluster
-//! - [`server`], [`status`], [`events`], [`journal`], [`load`]: what people see
+//! - [`server`], [`status`], [`metrics`], [`events`], [`journal`], [`load`], [`gauge`], [`look`]:
+//!   what people see
+//! - [`address`]: where to listen
 //! - [`notify`]: what systemd is told
 //!
 //! Invariant: the agent ends as a whole. If the core thread ends, everything does.
 
+mod address;
 mod core;
 mod engines;
 mod events;
 mod gate;
+mod gauge;
 mod holding;
 mod journal;
 mod load;
+mod look;
 mod mailbox;
 pub(crate) mod membership;
+mod metrics;
 mod modules;
 mod notify;
 mod orders;
 mod output;
 mod peers;
 mod probe;
+mod pump;
 mod running;
 mod server;
 mod status;
+mod traffic;
 mod wiring;
 
 use std::path::Path;
@@ -39,6 +47,7 @@ use std::time::Duration;
 
 use jizoku_consensus::{self as consensus, Consensus};
 use jizoku_core::catalog::Command;
+use jizoku_core::liveness::Timing;
 use jizoku_gateway::Gateway;
 use jizoku_manifest::NodeConfig;
 use jizoku_mesh::{Identity, Mailbox as MeshMailbox, Mesh, MeshConfig, MeshEvent, boottime_now};
@@ -48,19 +57,20 @@ use jizoku_node::wire::{StateMessage, StreamMessage};
 use jizoku_store::state::StateOptions;
 use jizoku_store::{Blobs, ConsensusLog, DataFolder, StateStore};
 use jizoku_types::limits::LEASE_MAX;
-use jizoku_types::{Incarnation, Member, decode};
+use jizoku_types::{Incarnation, Member, Span, decode};
 use tokio::sync::{oneshot, watch};
 
 use self::core::{Core, CoreMessage};
 use self::engines::Engines;
 use self::gate::GatewayOwner;
 use self::holding::{HolderMessage, Holding, ReadBack};
+use self::look::Look;
 use self::mailbox::{Mailbox, Sender, mailbox};
 use self::membership::{ClusterFile, JoinAnswer, JoinAsk, Pending};
 use self::modules::Modules;
 use self::output::OutputRing;
 use self::peers::{Addresses, Peers};
-use self::probe::Probe;
+use self::probe::{Eyes, Probe};
 use self::running::Starter;
 use self::wiring::Wiring;
 
@@ -68,13 +78,15 @@ use self::wiring::Wiring;
 const LOAD_EVERY: Duration = Duration::from_secs(2);
 /// How long a request to the catalog is waited for.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// How long the end of the agent waits for its last lines to be written.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(200);
 /// Time between two tries to tell the catalog what is pending.
 const PENDING_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the agent of a data folder until it is told to stop.
 pub(crate) fn run(data: &Path) -> Result<(), String> {
     let folder = DataFolder::open(data).map_err(|error| error.to_string())?;
-    let config = membership::config_of(data)?;
+    let config = address::possible(membership::config_of(data)?)?;
     let file = membership::cluster_of(&folder)?.ok_or_else(|| {
         format!(
             "{} belongs to no cluster: run `jizoku init` or `jizoku join TICKET` first",
@@ -112,7 +124,12 @@ async fn start_and_wait(
     let modules = Modules::new(Blobs::of(&folder));
     modules.set_mesh(mesh.handle());
     let handle = tokio::runtime::Handle::current();
-    let engines = Arc::new(Engines::new(Arc::clone(&modules)));
+    let (engines, kept) = Engines::new(Arc::clone(&modules), folder.path());
+    if let Err(why) = kept {
+        let what = format!("compiled code can't be kept: {why}");
+        wiring.event(jizoku_types::Event::Trouble { what });
+    }
+    let engines = Arc::new(engines);
     let output = Arc::new(OutputRing::default());
 
     start_holder(&folder, &config, &wiring, &holder_in, holder_box)?;
@@ -121,24 +138,28 @@ async fn start_and_wait(
 
     let starter = Starter::new(Arc::clone(&wiring), Arc::clone(&engines), Arc::clone(&output));
     let first = config.gateway.first().copied().unwrap_or([127, 0, 0, 1].into());
-    let probes = Probe::new(handle, core_in.clone(), first);
+    let look = Arc::new(Look::default());
+    let eyes =
+        Eyes { look: Arc::clone(&look), wiring: Arc::clone(&wiring), output: Arc::clone(&output) };
+    let probes = Probe::new(handle, core_in.clone(), eyes, first);
     let made = make_core(&folder, &config, &file, &identity, &mesh, &wiring, incarnation)?;
     let (node, consensus, log) = made;
     let (keep, kept) = watch::channel(Addresses::new());
     let known = Peers::new(me, early, keep);
     let core = Core::new(node, consensus, log, Arc::clone(&wiring), starter, probes, known);
     let ended = run_core(core, core_box)?;
-    dispatch(mail, &wiring, &modules);
+    dispatch(mail, &wiring, &modules, (&look, &output));
     let folder = Arc::new(folder);
     tokio::spawn(tell_load(Arc::clone(&folder), config.clone(), core_in.clone()));
     tokio::spawn(keep_members(Arc::clone(&folder), file.cluster, kept));
+    tokio::spawn(traffic::watch(Arc::clone(&wiring)));
     let myself = membership::member_spec(&identity, incarnation, &config, mesh.addresses());
     tokio::spawn(tell_pending(Arc::clone(&folder), file, myself, core_in.clone()));
     let listening = mesh.addresses().to_vec();
     let wires = Arc::clone(&wiring);
     let agent =
-        server::Agent { wiring: wires, modules, engines, output, folder, config, listening };
-    let stop = server::start(agent)?;
+        server::Agent { wiring: wires, modules, engines, output, look, folder, config, listening };
+    let stop = server::start(agent).await?;
     notify::ready(&core_in);
     let result = wait(ended, stop).await;
     core_in.send(CoreMessage::Stop);
@@ -148,6 +169,7 @@ async fn start_and_wait(
         runner.send(running::RunnerMessage::Runner(stop));
     }
     mesh.close().await;
+    wiring.journal.finish(WRITTEN_WITHIN);
     result
 }
 
@@ -192,12 +214,20 @@ fn start_mesh(
 ) -> Result<(Mesh, MeshMailbox), String> {
     let mut mesh = MeshConfig::new(identity.clone(), file.cluster, file.generation, incarnation);
     mesh.listen = config.listen.clone();
+    mesh.timing = timing(config)?;
     mesh.members = early.keys().copied().collect();
     let (mesh, mail) = Mesh::start(mesh).map_err(|error| error.to_string())?;
     let addresses = |texts: &Vec<String>| texts.iter().filter_map(|t| t.parse().ok()).collect();
     let peers = early.iter().map(|(node, texts)| (*node, addresses(texts))).collect();
     mesh.handle().set_peers(peers);
     Ok((mesh, mail))
+}
+
+/// How fast links beat, so that a silence of the configured length means something.
+fn timing(config: &NodeConfig) -> Result<Timing, String> {
+    let (min, max) = (config.silence_min, config.silence_max);
+    let beat = Timing::default().beat().min(Span::nanos(min.as_nanos() / 4));
+    Timing::new(beat, min, max).map_err(|error| format!("[links] in config.toml: {error}"))
 }
 
 fn start_holder(
@@ -254,7 +284,12 @@ fn make_core(
 }
 
 /// Passes on what the mesh brings.
-fn dispatch(mail: MeshMailbox, wiring: &Arc<Wiring>, modules: &Arc<Modules>) {
+fn dispatch(
+    mail: MeshMailbox,
+    wiring: &Arc<Wiring>,
+    modules: &Arc<Modules>,
+    (look, output): (&Arc<Look>, &Arc<OutputRing>),
+) {
     let MeshMailbox { events, mut consensus, mut control, mut streams, mut state, mut bulk } = mail;
     tokio::spawn(mesh_events(events, Arc::clone(wiring)));
     let core = wiring.core.clone();
@@ -281,7 +316,8 @@ fn dispatch(mail: MeshMailbox, wiring: &Arc<Wiring>, modules: &Arc<Modules>) {
             }
         }
     });
-    let (wires, keeper) = (Arc::clone(wiring), Arc::clone(modules));
+    let (wires, keeper) = (Arc::clone(wiring), modules::keeping(modules));
+    let (look, output) = (Arc::clone(look), Arc::clone(output));
     tokio::spawn(async move {
         loop {
             let frame = tokio::select! {
@@ -291,7 +327,10 @@ fn dispatch(mail: MeshMailbox, wiring: &Arc<Wiring>, modules: &Arc<Modules>) {
             };
             let Some(frame) = frame else { return };
             match decode::<StateMessage>(&frame.body) {
-                Ok(StateMessage::Module(message)) => keeper.take(frame.from, message),
+                Ok(StateMessage::Module(message)) => keeper.offer((frame.from, message)),
+                Ok(StateMessage::Look(message)) => {
+                    look.take(frame.from, message, &wires, &output);
+                }
                 Ok(message) => wires.take_state(frame.from, message),
                 Err(_) => {}
             }
@@ -397,7 +436,10 @@ pub(crate) async fn view(core: &Sender<CoreMessage>) -> Option<node::View> {
 async fn tell_load(folder: Arc<DataFolder>, config: NodeConfig, core: Sender<CoreMessage>) {
     let mut before = load::CpuTime::default();
     loop {
-        let load = load::read(folder.path(), config.disk_reserve, &mut before);
+        // The file system may be slow to answer.
+        let load = tokio::task::block_in_place(|| {
+            load::read(folder.path(), config.disk_reserve, &mut before)
+        });
         core.send(CoreMessage::Node(node::Input::Load(load)));
         tokio::time::sleep(LOAD_EVERY).await;
     }
@@ -411,7 +453,7 @@ async fn keep_members(
 ) {
     while members.changed().await.is_ok() {
         let newest = members.borrow_and_update().clone();
-        peers::write(&folder, cluster, &newest);
+        tokio::task::block_in_place(|| peers::write(&folder, cluster, &newest));
     }
 }
 
@@ -453,7 +495,8 @@ async fn tell_pending(
         }
     }
     file.ran = true;
-    if let Err(why) = membership::write_cluster(&folder, &file) {
+    let written = tokio::task::block_in_place(|| membership::write_cluster(&folder, &file));
+    if let Err(why) = written {
         eprintln!("<4>the cluster file can't be written: {why}");
     }
 }

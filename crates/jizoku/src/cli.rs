@@ -6,18 +6,28 @@
 mod cluster;
 mod events;
 mod format;
+mod progress;
 mod service;
 mod status;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use jizoku_api::Order;
+use jizoku_api::status::{ClusterStatus, StatusQuery};
+use jizoku_types::NodeId;
 
 use crate::client::{CallError, Client};
 
 /// The data folder if none is named.
 const DATA: &str = "/var/lib/jizoku";
+/// How long verbs wait for what they ordered.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Keeps network services alive, with their memory and connections, when machines die.
 #[derive(Debug, Parser)]
@@ -92,6 +102,39 @@ struct Context {
     data: PathBuf,
     client: Client,
     json: bool,
+}
+
+impl Context {
+    /// What people call the nodes, by what the agent knows.
+    async fn names(&self) -> Result<BTreeMap<NodeId, String>, Failure> {
+        let status = self.client.query(&StatusQuery).await?;
+        Ok(status.nodes.into_iter().map(|node| (node.node, node.name)).collect())
+    }
+
+    /// Looks at the cluster until it is as it shall be. Gives whether it came to that in time.
+    async fn until(
+        &self,
+        what: &str,
+        is_so: impl Fn(&ClusterStatus) -> bool,
+    ) -> Result<bool, Failure> {
+        let look = async {
+            loop {
+                if is_so(&self.client.query(&StatusQuery).await?) {
+                    return Ok::<(), Failure>(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        match progress::during(what, tokio::time::timeout(SETTLED_WITHIN, look)).await {
+            Ok(result) => result.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Orders something, with a sign of life if it takes long.
+    async fn order<O: Order>(&self, what: &str, order: &O) -> Result<O::Answer, Failure> {
+        Ok(progress::during(what, self.client.order(order)).await?)
+    }
 }
 
 /// Why a command failed: what to print.

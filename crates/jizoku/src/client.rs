@@ -38,12 +38,18 @@ pub(crate) enum CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CallError::NoAgent { socket, cause } => write!(
-                f,
-                "no agent answers at {}: {cause}\nStart it with `jizoku up`, or name its socket \
-                 with --socket",
-                socket.display()
-            ),
+            CallError::NoAgent { socket, cause } => {
+                let hint = match cause.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "The agent answers its own user and root: run this as one of them"
+                    }
+                    _ => {
+                        "Start it with `jizoku up`, or name its folder with --data (or its \
+                         socket with --socket)"
+                    }
+                };
+                write!(f, "no agent answers at {}: {cause}\n{hint}", socket.display())
+            }
             CallError::Broken(what) => write!(f, "the agent's answer could not be read: {what}"),
             CallError::Api(error) => fmt::Display::fmt(error, f),
         }

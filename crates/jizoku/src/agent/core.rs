@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use super::holding::HolderMessage;
 use super::mailbox::{Got, Mailbox};
 use super::peers::{Addresses, Peers};
-use super::probe::Probe;
+use super::probe::{self, Probe};
 use super::running::{RunnerMessage, Starter};
 use super::wiring::Wiring;
 
@@ -71,6 +71,8 @@ pub(crate) struct Core {
     /// Numbers of changes of voters, apart from those of the Node's proposals.
     next_change: u64,
     specs: Specs,
+    /// Nodes that no way leads to: a Runner that begins must not wait for them.
+    down: BTreeSet<NodeId>,
     stopped: Option<StopReason>,
 }
 
@@ -103,6 +105,7 @@ impl Core {
             next_request: 1,
             next_change: CHANGES_FROM,
             specs: Specs::new(),
+            down: BTreeSet::new(),
             stopped: None,
         }
     }
@@ -304,6 +307,10 @@ impl Core {
                 self.consensus.handle(now, consensus::Input::TransferLeader { to: Some(to) });
             }
             node::Output::PeerDown { node } => {
+                self.down.insert(node);
+                for runner in self.wiring.runners() {
+                    runner.send(RunnerMessage::Runner(runner::Input::Unreachable(node)));
+                }
                 self.consensus.handle(now, consensus::Input::PeerDown { node });
             }
             node::Output::Snapshot { index, bytes } => {
@@ -315,7 +322,7 @@ impl Core {
                 self.tell_mesh(&peers);
             }
             node::Output::Routes(routes) => self.wiring.mesh.set_routes(routes),
-            node::Output::Activate(assignment) => self.starter.activate(*assignment),
+            node::Output::Activate(assignment) => self.activate(*assignment),
             node::Output::Runner { service, epoch, order } => self.order(service, epoch, order),
             node::Output::Route { service, route } => self.route(service, route),
             node::Output::GatewayGone(gateway) => {
@@ -324,6 +331,7 @@ impl Core {
                 }
             }
             node::Output::LinkBack(node) => {
+                self.down.remove(&node);
                 for runner in self.wiring.runners() {
                     runner.send(RunnerMessage::Runner(runner::Input::LinkBack(node)));
                 }
@@ -342,6 +350,16 @@ impl Core {
                 }
             }
             node::Output::Event(event) => self.wiring.event(event),
+        }
+    }
+
+    fn activate(&self, assignment: runner::Assignment) {
+        let service = assignment.service;
+        self.starter.activate(assignment);
+        if let Some(runner) = self.wiring.runner(service, None) {
+            for node in &self.down {
+                runner.send(RunnerMessage::Runner(runner::Input::Unreachable(*node)));
+            }
         }
     }
 
@@ -382,9 +400,15 @@ impl Core {
 
     fn probe(&self, service: ServiceId, epoch: Epoch, check: u8) {
         let Some(spec) = self.specs.get(&service) else { return };
+        let Some(record) = self.node.catalog().service(service) else { return };
         if let Some(check_spec) = spec.checks.get(usize::from(check)) {
-            let running = self.wiring.runner(service, Some(epoch)).is_some();
-            self.probes.start((service, epoch, check), check_spec, &spec.ports, running);
+            let seen = probe::Seen {
+                running: self.wiring.is_running(service, epoch),
+                followed: self.wiring.follows(service, epoch),
+                active: record.active.map(|active| active.node),
+                stateful: spec.has_state(),
+            };
+            self.probes.start((service, epoch, check), check_spec, &spec.ports, seen);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Invariant: what can't be started is said with a reason; another node may be able to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
@@ -19,6 +20,18 @@ use super::modules::Modules;
 
 /// How long a start waits for its module to arrive from another node.
 const MODULE_WITHIN: Duration = Duration::from_secs(20);
+
+/// As whom a program runs where the agent is root and the manifest names nobody.
+pub(crate) const UNPRIVILEGED: &str = "nobody";
+
+/// Whether this process may become any user.
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Where compiled code is kept in the data folder. It may be deleted at any time.
+const COMPILED: &str = "compiled";
 
 /// What a Runner's thread is woken with.
 pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
@@ -58,10 +71,12 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    pub(crate) fn new(modules: Arc<Modules>) -> Engines {
+    /// Compiled code is kept in `folder`; the error says why it isn't.
+    pub(crate) fn new(modules: Arc<Modules>, folder: &Path) -> (Engines, std::io::Result<()>) {
         let wasm = Engine::new(Settings::default()).map_err(|error| error.to_string());
+        let kept = wasm.as_ref().map_or(Ok(()), |engine| engine.keep_in(folder.join(COMPILED)));
         let exec = ExecEngine::new(KeeperCommand::default());
-        Engines { wasm, modules, exec, ready: Mutex::new(BTreeMap::new()) }
+        (Engines { wasm, modules, exec, ready: Mutex::new(BTreeMap::new()) }, kept)
     }
 
     /// How changed memory is found, for `doctor`.
@@ -94,7 +109,10 @@ impl Engines {
                 Ok(Running::Wasm(instance))
             }
             EngineSpec::Exec { .. } => {
-                let program = jizoku_exec::Program::of(spec).ok_or("not an exec service")?;
+                let mut program = jizoku_exec::Program::of(spec).ok_or("not an exec service")?;
+                if program.user.is_none() && is_root() {
+                    program.user = Some(UNPRIVILEGED.to_string());
+                }
                 let lease = lease.ok_or("an exec service runs under a lease only")?;
                 let instance = self.exec.start(program, identity.clone(), Some(lease));
                 instance.set_waker(waker);

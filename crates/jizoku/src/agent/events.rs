@@ -1,6 +1,6 @@
 //! The newest events of this agent, kept in memory, with cursors for readers that wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,14 +19,32 @@ pub(crate) struct EventRing {
     newest: watch::Sender<u64>,
 }
 
+#[derive(Default)]
 struct Kept {
+    /// All since the start, by type.
+    counts: BTreeMap<String, u64>,
     records: VecDeque<EventRecord>,
-    next: u64,
+    /// The number of the last one.
+    newest: u64,
+}
+
+/// The name of an event's type, as the API has it.
+fn type_of(event: &Event) -> String {
+    let text = format!("{event:?}");
+    let name = text.split([' ', '{', '(']).next().unwrap_or_default();
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
 }
 
 impl EventRing {
     pub(crate) fn new(node: NodeId, incarnation: Incarnation) -> EventRing {
-        let kept = Mutex::new(Kept { records: VecDeque::new(), next: 1 });
+        let kept = Mutex::new(Kept::default());
         EventRing { node, incarnation, kept, newest: watch::channel(0).0 }
     }
 
@@ -34,8 +52,9 @@ impl EventRing {
     pub(crate) fn add(&self, clock: Instant, event: Event) {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut kept = self.kept.lock().expect("no panic while locked");
-        let number = kept.next;
-        kept.next += 1;
+        *kept.counts.entry(type_of(&event)).or_default() += 1;
+        kept.newest += 1;
+        let number = kept.newest;
         if kept.records.len() == KEPT_MAX {
             kept.records.pop_front();
         }
@@ -61,7 +80,7 @@ impl EventRing {
         let same_run = after.filter(|after| after.incarnation == self.incarnation);
         let from = same_run.map_or(0, |after| after.number);
         let kept = self.kept.lock().expect("no panic while locked");
-        let first = kept.records.front().map_or(kept.next, |record| record.cursor.number);
+        let first = kept.records.front().map_or(kept.newest + 1, |record| record.cursor.number);
         let mut next = from.max(first.saturating_sub(1));
         let mut events = Vec::new();
         for record in kept.records.iter().filter(|record| record.cursor.number > from) {
@@ -75,6 +94,11 @@ impl EventRing {
         }
         let next = Cursor { incarnation: self.incarnation, number: next };
         EventsAnswer { events, next, missed: after.is_some() && from + 1 < first }
+    }
+
+    /// How many there were since the start, by type.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        self.kept.lock().expect("no panic while locked").counts.clone()
     }
 
     /// Tells of newer events.
@@ -102,5 +126,7 @@ mod tests {
             ring.add(Instant::from_nanos(n), Event::LeaderChanged { leader: None });
         }
         assert!(ring.read(Some(first.next), 1, |_| true).missed);
+        let expected = [("leader_changed".to_string(), KEPT_MAX as u64 + 10)];
+        assert_eq!(ring.counts(), expected.into());
     }
 }

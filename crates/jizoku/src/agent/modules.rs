@@ -15,10 +15,14 @@ use jizoku_node::wire::{ModuleMessage, StateMessage};
 use jizoku_store::{BlobError, Blobs};
 use jizoku_types::{Channel, NodeId, encode};
 
+use super::mailbox::{Got, Sender, mailbox};
+
 /// Bytes of one part.
 const PART: usize = 256 << 10;
 /// Modules that are fetched at a time.
 const WANTED_MAX: usize = 64;
+/// How often the thread that takes messages looks up without any.
+const IDLE: Duration = Duration::from_secs(60);
 /// What isn't answered is asked of the next node after this.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -35,6 +39,24 @@ struct Fetch {
     length: Option<u64>,
     asked: usize,
     asked_at: Option<Instant>,
+}
+
+/// A thread that takes the messages of other nodes: modules are read from disk, hashed and
+/// flushed there.
+pub(crate) fn keeping(modules: &Arc<Modules>) -> Sender<(NodeId, ModuleMessage)> {
+    let (sender, inbox) = mailbox();
+    let modules = Arc::clone(modules);
+    // Without a thread messages are lost: modules are asked for in vain, which shows.
+    let _ = std::thread::Builder::new().name("modules".into()).spawn(move || {
+        loop {
+            match inbox.wait(IDLE) {
+                Got::One((from, message)) => modules.take(from, message),
+                Got::Nothing => {}
+                Got::Closed => return,
+            }
+        }
+    });
+    sender
 }
 
 impl Modules {
@@ -116,7 +138,7 @@ impl Modules {
     }
 
     /// Takes a message of another node.
-    pub(crate) fn take(&self, from: NodeId, message: ModuleMessage) {
+    fn take(&self, from: NodeId, message: ModuleMessage) {
         match message {
             ModuleMessage::Want { hash, offset } => self.answer(from, &hash, offset),
             ModuleMessage::Part { hash, length, offset, bytes } => {

@@ -13,6 +13,7 @@ use jizoku_types::{NodeId, ServiceId, Span};
 use tokio::sync::oneshot;
 
 use super::core::CoreMessage;
+use super::engines;
 use super::membership::{TICKET_TTL, Ticket, advertised};
 use super::server::{Body, Shared, json, parse};
 use super::status;
@@ -23,6 +24,9 @@ const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 const TRIES: usize = 20;
 /// Time between two tries.
 const TRY_AGAIN: std::time::Duration = std::time::Duration::from_millis(150);
+
+/// How long everything may take to move off a node that leaves.
+const LEAVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Carries out an order.
 pub(crate) async fn carry_out(
@@ -50,8 +54,28 @@ pub(crate) async fn carry_out(
             json(&leave(shared).await?)
         }
         Route::Remove => json(&remove(&parse(bytes)?, shared).await?),
-        _ => Err(ApiError::new(ErrorCode::Unsupported, "the agent doesn't do this while it runs")),
+        Route::Join => Err(joined_already(shared)),
+        Route::Recover => Err(recover_by_hand(shared)),
+        _ => Err(ApiError::new(ErrorCode::NoSuchPath, "this is no order")),
     }
+}
+
+/// An agent runs only as a member: it can't become one of another cluster in place.
+fn joined_already(shared: &Shared) -> ApiError {
+    let data = shared.agent.folder.path().display();
+    let error = ApiError::new(
+        ErrorCode::HasCluster,
+        format!("the agent of {data} runs: its node is a member of a cluster already"),
+    );
+    error.hint("to change over: `jizoku leave` here, then `jizoku join TICKET`, then `jizoku up`")
+}
+
+/// The voters are what the log says that the running agent works on.
+fn recover_by_hand(shared: &Shared) -> ApiError {
+    let data = shared.agent.folder.path().display();
+    let error =
+        ApiError::new(ErrorCode::Unsupported, format!("the agent of {data} runs: stop it first"));
+    error.hint("then `jizoku recover --new-generation` on this node, then `jizoku up`")
 }
 
 /// Takes a module: instruments it, checks it, keeps it.
@@ -126,6 +150,13 @@ fn notes(view: &View, spec: &jizoku_types::spec::ServiceSpec) -> Vec<String> {
         notes.push(format!(
             "note: {} copies are wanted beside the active node; there are {others} other nodes",
             spec.copies
+        ));
+    }
+    if matches!(&spec.engine, EngineSpec::Exec { user: None, .. }) && engines::is_root() {
+        notes.push(format!(
+            "note: the agent is root, so the program runs as `{}`; `user` in [engine] names \
+             another",
+            engines::UNPRIVILEGED
         ));
     }
     if spec.has_state() && spec.min_copies == 0 {
@@ -206,9 +237,23 @@ async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, Api
     Ok(TicketIssued { ticket: ticket.text(), valid_ms: ttl.as_millis() })
 }
 
+/// Everything moves off first; if that doesn't come about, the node stays as it was.
 async fn leave(shared: &Shared) -> Result<Done, ApiError> {
     let me = shared.agent.wiring.me.node;
-    ask(Command::Leave { node: me }, shared).await?;
+    let view = shared.view().await?;
+    let drains = view.nodes.iter().any(|node| node.node == me && node.record.draining);
+    let give_up = tokio::time::Instant::now() + LEAVE_WITHIN;
+    while let Err(error) = ask(Command::Leave { node: me }, shared).await {
+        let over = tokio::time::Instant::now() >= give_up;
+        if error.code != ErrorCode::StillNeeded || over {
+            if over && !drains {
+                ask(Command::SetDraining { node: me, draining: false }, shared).await?;
+            }
+            return Err(error);
+        }
+        ask(Command::SetDraining { node: me, draining: true }, shared).await?;
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
     let forgotten = shared.agent.folder.forget(jizoku_store::Small::Cluster);
     let forgotten =
         forgotten.and_then(|()| shared.agent.folder.forget(jizoku_store::Small::Members));
@@ -284,6 +329,7 @@ fn judged(outcome: Outcome) -> Result<Outcome, ApiError> {
                 Rejection::NotInitialised => ErrorCode::NoCluster,
                 Rejection::NoSuchService => ErrorCode::NoSuchService,
                 Rejection::NoSuchMember { .. } => ErrorCode::NoSuchNode,
+                Rejection::StillNeeded { .. } => ErrorCode::StillNeeded,
                 _ => ErrorCode::Refused,
             };
             Err(ApiError::new(code, why))

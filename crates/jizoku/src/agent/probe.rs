@@ -1,45 +1,81 @@
 //! Carries out checks of services, and tells the Node what came of them.
 //!
-//! TCP and HTTP checks go through this node's own gateway: they see what a client sees. A check
-//! of the program itself (`alive`, `command`) says whether its Runner is here.
+//! An HTTP check goes through this node's own gateway: it sees what a client sees. A gateway takes
+//! connections while nothing runs behind it, and each connection is part of a program's state. So
+//! a TCP check asks whether the gateway follows the instance, and the instance's node whether it
+//! accepts; only a program without state is connected to. A check of the program itself (`alive`)
+//! says whether its instance runs here.
 //!
 //! Limits: one second at most for a TCP or HTTP answer unless the check allows more; bodies are
 //! read up to [`BODY_MAX`] bytes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jizoku_node::node;
 use jizoku_types::spec::{CheckKind, CheckSpec, PortSpec};
-use jizoku_types::{Epoch, ServiceId};
+use jizoku_types::{Epoch, NodeId, ServiceId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::core::CoreMessage;
+use super::look::Look;
 use super::mailbox::Sender;
+use super::output::OutputRing;
+use super::wiring::Wiring;
 
 /// Bytes of an HTTP answer that are read.
 const BODY_MAX: u64 = 256 << 10;
+/// How long a TCP check waits to be thrown out.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// What this node sees of a service without a check.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Its instance runs here.
+    pub(crate) running: bool,
+    /// The gateway here follows its instance.
+    pub(crate) followed: bool,
+    /// Where it is active.
+    pub(crate) active: Option<NodeId>,
+    /// Its state survives, and so do traces of probes.
+    pub(crate) stateful: bool,
+}
 
 /// See the module's header.
 pub(crate) struct Probe {
     runtime: Handle,
     core: Sender<CoreMessage>,
+    eyes: Eyes,
     gateway: IpAddr,
+}
+
+/// What a check of another node's instance needs.
+#[derive(Clone)]
+pub(crate) struct Eyes {
+    pub(crate) look: Arc<Look>,
+    pub(crate) wiring: Arc<Wiring>,
+    pub(crate) output: Arc<OutputRing>,
 }
 
 impl Probe {
     /// Probes through the gateway at `gateway`.
-    pub(crate) fn new(runtime: Handle, core: Sender<CoreMessage>, gateway: IpAddr) -> Probe {
+    pub(crate) fn new(
+        runtime: Handle,
+        core: Sender<CoreMessage>,
+        eyes: Eyes,
+        gateway: IpAddr,
+    ) -> Probe {
         let gateway = match gateway {
             any if any.is_unspecified() && any.is_ipv4() => IpAddr::from([127, 0, 0, 1]),
             any if any.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
             address => address,
         };
-        Probe { runtime, core, gateway }
+        Probe { runtime, core, eyes, gateway }
     }
 
     /// Starts a check; its end is told to the core.
@@ -48,9 +84,9 @@ impl Probe {
         (service, epoch, check): (ServiceId, Epoch, u8),
         spec: &CheckSpec,
         ports: &[PortSpec],
-        running: bool,
+        seen: Seen,
     ) {
-        let (core, kind) = (self.core.clone(), spec.kind.clone());
+        let (core, kind, eyes) = (self.core.clone(), spec.kind.clone(), self.eyes.clone());
         let patience = Duration::from_nanos(spec.timeout.as_nanos());
         let at = |port: u8| {
             let port = ports.get(usize::from(port)).map_or(0, |port| port.listen);
@@ -61,7 +97,13 @@ impl Probe {
             CheckKind::Alive | CheckKind::Command { .. } => at(0),
         };
         self.runtime.spawn(async move {
-            let result = timeout(patience, carry_out(&kind, address, running)).await;
+            let carried_out = async {
+                if let (CheckKind::Tcp { port }, true) = (&kind, seen.followed) {
+                    accepts(&eyes, service, *port, seen).await?;
+                }
+                carry_out(&kind, address, seen).await
+            };
+            let result = timeout(patience, carried_out).await;
             let failure = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(why)) => Some(why),
@@ -72,18 +114,42 @@ impl Probe {
     }
 }
 
-async fn carry_out(kind: &CheckKind, address: SocketAddr, running: bool) -> Result<(), String> {
+async fn carry_out(kind: &CheckKind, address: SocketAddr, seen: Seen) -> Result<(), String> {
     match kind {
-        CheckKind::Alive if running => Ok(()),
+        CheckKind::Alive if seen.running => Ok(()),
         CheckKind::Alive => Err("no instance runs here".into()),
-        CheckKind::Tcp { .. } => {
-            let connected = TcpStream::connect(address).await;
-            connected.map(drop).map_err(|error| format!("{address}: {error}"))
-        }
+        CheckKind::Tcp { .. } if !seen.followed => Err("no instance answers the gateway".into()),
+        CheckKind::Tcp { .. } if seen.stateful => Ok(()),
+        CheckKind::Tcp { .. } => tcp(address).await,
         CheckKind::Http { path, status, body, .. } => {
             http(address, path, *status, body.as_deref()).await
         }
         CheckKind::Command { command } => run(command).await,
+    }
+}
+
+/// Whether the instance accepts connections at a port, by what its own node sees.
+async fn accepts(eyes: &Eyes, service: ServiceId, port: u8, seen: Seen) -> Result<(), String> {
+    let Some(active) = seen.active else { return Err("it is active nowhere".into()) };
+    let sights = eyes.look.around([active].into(), None, &eyes.wiring, &eyes.output).await;
+    match sights.instance(active, service) {
+        None if sights.silent.contains(&active) => Err("its node did not answer".into()),
+        None => Err("its node runs no instance of it".into()),
+        Some(reading) if !reading.running => Err("the instance doesn't run".into()),
+        Some(reading) => match reading.stuck.get(usize::from(port)) {
+            Some(Some(why)) => Err(why.clone()),
+            Some(None) | None => Ok(()),
+        },
+    }
+}
+
+async fn tcp(address: SocketAddr) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{address}: {error}");
+    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+    match timeout(LINGER, stream.read(&mut [0])).await {
+        // Nothing, a greeting, or a polite end: somebody is there.
+        Err(_) | Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(failed(error)),
     }
 }
 

@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use jizoku_checkpoint::message::FromHolder;
+use jizoku_checkpoint::message::{Answer, FromHolder};
 use jizoku_engine::{self as engine, Exit};
 use jizoku_node::runner::{self, Assignment, Phase, Report, Runner};
 use jizoku_node::wire::{StateMessage, StreamMessage};
 use jizoku_streams::ToInstance;
-use jizoku_types::{GatewayId, Instant, NodeId};
+use jizoku_types::{GatewayId, Instant, Member, NodeId, Span};
+use tokio::sync::oneshot;
 
 use super::core;
 use super::engines::{self, Engines};
+use super::gauge::{Gauge, Measured, Used};
 use super::holding::HolderMessage;
 use super::mailbox::{Got, Mailbox, Sender, mailbox};
 use super::output::OutputRing;
@@ -28,6 +30,8 @@ use super::wiring::Wiring;
 const BATCH_MAX: usize = 64;
 /// How long an instance may take to end before its thread gives it up.
 const END_WITHIN: Duration = Duration::from_secs(5);
+/// A program that accepts nobody for so long, or computes for so long without a pause, is stuck.
+const STUCK_AFTER: Span = Span::secs(2);
 
 /// What comes to a Runner's thread.
 pub(crate) enum RunnerMessage {
@@ -39,6 +43,8 @@ pub(crate) enum RunnerMessage {
     FromGateway { gateway: GatewayId, message: ToInstance },
     /// The instance has something to say.
     Wake,
+    /// Somebody wants to know how the instance does.
+    Measure(oneshot::Sender<Measured>),
 }
 
 /// Makes Runner threads.
@@ -66,12 +72,14 @@ impl Starter {
     pub(crate) fn activate(&self, assignment: Assignment) {
         let (sender, inbox) = mailbox();
         let (service, epoch) = (assignment.service, assignment.epoch);
-        self.wiring.add_runner(service, epoch, sender.clone());
+        let gauge = Arc::new(Gauge::default());
+        self.wiring.add_runner(service, epoch, sender.clone(), Arc::clone(&gauge));
         let wiring = Arc::clone(&self.wiring);
         let engines = Arc::clone(&self.engines);
         let output = Arc::clone(&self.output);
         let spawned = std::thread::Builder::new().name(format!("{service}")).spawn(move || {
-            Running::new(assignment, sender, Arc::clone(&wiring), engines, output).run(&inbox);
+            let tools = (Arc::clone(&wiring), engines, output, gauge);
+            Running::new(assignment, sender, tools).run(&inbox);
             wiring.remove_runner(service, epoch);
         });
         if let Err(error) = spawned {
@@ -93,6 +101,7 @@ struct Running {
     wiring: Arc<Wiring>,
     engines: Arc<Engines>,
     output: Arc<OutputRing>,
+    gauge: Arc<Gauge>,
     /// A wake is under way: no further one is needed.
     woken: Arc<AtomicBool>,
 }
@@ -101,9 +110,7 @@ impl Running {
     fn new(
         mut assignment: Assignment,
         sender: Sender<RunnerMessage>,
-        wiring: Arc<Wiring>,
-        engines: Arc<Engines>,
-        output: Arc<OutputRing>,
+        (wiring, engines, output, gauge): (Arc<Wiring>, Arc<Engines>, Arc<OutputRing>, Arc<Gauge>),
     ) -> Running {
         // What the own Holder has needs not be fetched. If its thread is gone, nothing is.
         let (reply, points) = sync_channel(1);
@@ -121,6 +128,7 @@ impl Running {
             wiring,
             engines,
             output,
+            gauge,
             woken,
         }
     }
@@ -178,10 +186,23 @@ impl Running {
                 input
             }
             RunnerMessage::FromHolder { from, message } => {
+                if let Answer::Ack { id } = &message.answer {
+                    let holder = Member { node: from, incarnation: message.incarnation };
+                    self.gauge.acknowledged(holder, *id);
+                }
                 runner::Input::FromHolder { from, message }
             }
             RunnerMessage::FromGateway { gateway, message } => {
                 runner::Input::FromGateway { gateway, message }
+            }
+            RunnerMessage::Measure(reply) => {
+                let measured = self
+                    .instance
+                    .as_mut()
+                    .map(|one| measure(one.instance(), now, self.assignment.spec.ports.len()));
+                // The asker may have given up.
+                let _ = reply.send(measured.unwrap_or_default());
+                return;
             }
             RunnerMessage::Wake => {
                 self.woken.store(false, Ordering::Release);
@@ -197,6 +218,7 @@ impl Running {
             while let Some(output) = self.instance.as_mut().and_then(|one| one.instance().poll()) {
                 idle = false;
                 let now = self.now();
+                self.see(now, &output);
                 self.runner.handle(now, runner::Input::Instance(output));
             }
             while let Some(output) = self.runner.poll() {
@@ -206,6 +228,16 @@ impl Running {
             if idle {
                 return;
             }
+        }
+    }
+
+    /// Keeps the gauge right.
+    fn see(&self, now: Instant, output: &engine::Output) {
+        match output {
+            engine::Output::Running { .. } => self.gauge.set_running(true),
+            engine::Output::Captured { .. } => self.gauge.captured(now),
+            engine::Output::Exited { .. } => self.gauge.set_running(false),
+            _ => {}
         }
     }
 
@@ -230,6 +262,9 @@ impl Running {
                 self.output.add(service, line);
             }
             runner::Output::Report(report) => {
+                if matches!(report, Report::Committed(_)) {
+                    self.gauge.committed(self.now());
+                }
                 self.wiring.core.send(core::report(service, epoch, report));
             }
             runner::Output::Event(event) => self.wiring.event(event),
@@ -271,5 +306,15 @@ impl Running {
             let _ = inbox.wait(patience.min(Duration::from_millis(100)));
             self.woken.store(false, Ordering::Release);
         }
+    }
+}
+
+fn measure(instance: &dyn engine::Instance, now: Instant, ports: usize) -> Measured {
+    let usage = instance.usage();
+    let pulse = instance.pulse(now);
+    let stuck = |port| pulse.check(port, STUCK_AFTER).err().map(|why| why.to_string());
+    Measured {
+        used: Used { pid: usage.pid, cpu_ms: usage.cpu.as_millis(), memory_bytes: usage.memory.0 },
+        stuck: (0..ports).map(stuck).collect(),
     }
 }

@@ -32,10 +32,11 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use super::engines::Engines;
+use super::look::{Look, Sights};
 use super::modules::Modules;
 use super::output::OutputRing;
 use super::wiring::Wiring;
-use super::{orders, status};
+use super::{metrics, orders, status};
 
 /// What answering needs.
 pub(crate) struct Agent {
@@ -43,13 +44,15 @@ pub(crate) struct Agent {
     pub(crate) modules: Arc<Modules>,
     pub(crate) engines: Arc<Engines>,
     pub(crate) output: Arc<OutputRing>,
+    pub(crate) look: Arc<Look>,
     pub(crate) folder: Arc<DataFolder>,
     pub(crate) config: NodeConfig,
     pub(crate) listening: Vec<SocketAddr>,
 }
 
-/// Starts answering. The receiver hears when an order ends the agent.
-pub(crate) fn start(agent: Agent) -> Result<oneshot::Receiver<()>, String> {
+/// Starts answering, on the API socket and where metrics are wanted. The receiver hears when an
+/// order ends the agent.
+pub(crate) async fn start(agent: Agent) -> Result<oneshot::Receiver<()>, String> {
     let path = socket_path(&agent);
     // A socket that an earlier agent left behind; the folder's lock says that it is gone.
     let _ = std::fs::remove_file(&path);
@@ -62,6 +65,9 @@ pub(crate) fn start(agent: Agent) -> Result<oneshot::Receiver<()>, String> {
     let (stop_in, stop) = oneshot::channel();
     let stop_in = std::sync::Mutex::new(Some(stop_in));
     let shared = Arc::new(Shared { agent, stop: stop_in });
+    if let Some(address) = shared.agent.config.metrics {
+        metrics::serve(address, Arc::clone(&shared)).await?;
+    }
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -100,6 +106,13 @@ impl Shared {
                 let _ = stop.send(());
             });
         }
+    }
+
+    /// What the nodes see that can be reached; more of one service, if one is named.
+    async fn look(&self, view: &View, service: Option<ServiceId>) -> Sights {
+        let reachable = view.nodes.iter().filter(|node| node.reachable).map(|node| node.node);
+        let agent = &self.agent;
+        agent.look.around(reachable.collect(), service, &agent.wiring, &agent.output).await
     }
 
     /// The Node's view.
@@ -143,15 +156,25 @@ async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiE
     match route {
         Route::Status => {
             StatusQuery::from_pairs(&pairs)?;
-            json(&status::cluster(&shared.view().await?, &shared.agent))
+            let view = shared.view().await?;
+            let sights = shared.look(&view, None).await;
+            json(&status::cluster(&view, &shared.agent, &sights))
         }
         Route::Inspect => {
             let query = InspectQuery::from_pairs(&pairs)?;
-            json(&status::inspect(&shared.view().await?, &shared.agent, &query.service)?)
+            let view = shared.view().await?;
+            let (service, _) = status::find(&view, &query.service)?;
+            let sights = shared.look(&view, Some(service)).await;
+            json(&status::inspect(&view, &sights, &query.service)?)
         }
         Route::Ps => {
             let query = PsQuery::from_pairs(&pairs)?;
-            json(&status::instances(&shared.view().await?, &shared.agent, query.service.as_ref()))
+            let view = shared.view().await?;
+            if let Some(name) = &query.service {
+                status::find(&view, name)?;
+            }
+            let sights = shared.look(&view, None).await;
+            json(&status::instances(&view, &sights, query.service.as_ref()))
         }
         Route::Events => json(&events(&EventsQuery::from_pairs(&pairs)?, shared).await?),
         Route::Doctor => {
@@ -159,12 +182,13 @@ async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiE
             json(&crate::doctor::examine_with(data, Some(shared.agent.engines.wasm())))
         }
         Route::Metrics => {
-            let text = status::metrics(&shared.view().await?, &shared.agent);
-            Ok(Body { bytes: Bytes::from(text), kind: "text/plain; version=0.0.4" })
+            let text = metrics::page(&shared.view().await?, &shared.agent).await;
+            Ok(Body { bytes: Bytes::from(text), kind: metrics::KIND })
         }
         Route::Module => {
             let module = body(request, MODULE_MAX).await?;
-            json(&orders::module(&module, shared)?)
+            // It takes seconds: other tasks must not wait behind it.
+            json(&tokio::task::block_in_place(|| orders::module(&module, shared))?)
         }
         order => {
             let bytes = body(request, BODY_MAX).await?;

@@ -1,25 +1,22 @@
 //! From the Node's view to what the admin API shows.
 
-use std::fmt::Write as _;
-
 use jizoku_api::service::{
-    BranchStatus, CheckpointStatus, Failing, HolderState, HolderStatus, Inspection, InstanceStatus,
-    Phase, PsAnswer, Role, ServiceStatus, Verdict, Wanted,
+    BranchStatus, CheckpointStatus, ConnectionStatus, Failing, HolderState, HolderStatus,
+    Inspection, InstanceStatus, Phase, PsAnswer, Role, ServiceStatus, Verdict, Wanted,
 };
 use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, Spare, Warning, WarningCode};
 use jizoku_api::{ApiError, ErrorCode};
 use jizoku_core::{catalog, watch};
 use jizoku_node::node::{NodeView, PhaseFact, ServiceView, View};
 use jizoku_types::spec::EngineSpec;
-use jizoku_types::{Event, NodeId, ServiceId, ServiceName};
+use jizoku_types::{Event, Member, NodeId, ServiceId, ServiceName, Span};
 
+use super::gauge::Reading;
+use super::look::Sights;
 use super::server::Agent;
 
-/// Lines of a service's output that `inspect` shows.
-const PRINTED: usize = 20;
-
 /// The cluster at a glance.
-pub(crate) fn cluster(view: &View, agent: &Agent) -> ClusterStatus {
+pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterStatus {
     let links = agent.wiring.mesh.links();
     let nodes: Vec<NodeStatus> = view
         .nodes
@@ -36,7 +33,7 @@ pub(crate) fn cluster(view: &View, agent: &Agent) -> ClusterStatus {
         })
         .collect();
     let services: Vec<ServiceStatus> =
-        view.services.iter().map(|(id, one)| service(view, agent, *id, one)).collect();
+        view.services.iter().map(|(id, one)| service(view, sights, *id, one)).collect();
     ClusterStatus {
         cluster: view.cluster,
         generation: view.generation,
@@ -44,7 +41,7 @@ pub(crate) fn cluster(view: &View, agent: &Agent) -> ClusterStatus {
         this_node: view.me.node,
         leader: view.leader,
         voters: view.voters.iter().copied().collect(),
-        warnings: warnings(view, &nodes, &services),
+        warnings: warnings(view, &nodes, &services, sights),
         nodes,
         services,
     }
@@ -82,14 +79,15 @@ fn node_status(
     }
 }
 
-fn service(view: &View, agent: &Agent, id: ServiceId, one: &ServiceView) -> ServiceStatus {
+fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> ServiceStatus {
     let record = &one.record;
     let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
     let phase = phase(one);
     let others = record.holders.iter().filter(|m| Some(**m) != record.active).count();
     let stateful = record.spec.has_state();
     let running = record.wanted == catalog::Wanted::Running;
-    let gateway = agent.wiring.gateway().map(jizoku_gateway::Gateway::stats).unwrap_or_default();
+    let reading = record.active.and_then(|active| sights.instance(active.node, id));
+    let reading = reading.filter(|_| facts.is_some());
     ServiceStatus {
         service: id,
         name: record.spec.name.clone(),
@@ -100,7 +98,7 @@ fn service(view: &View, agent: &Agent, id: ServiceId, one: &ServiceView) -> Serv
         epoch: record.epoch,
         output: record.spec.output,
         ports: record.spec.ports.clone(),
-        holders: holders(view, one),
+        holders: holders(view, one, reading),
         copies: record.spec.copies,
         checkpoint: facts.filter(|facts| facts.checkpoint.seq > 0).map(|facts| CheckpointStatus {
             id: facts.checkpoint,
@@ -108,12 +106,10 @@ fn service(view: &View, agent: &Agent, id: ServiceId, one: &ServiceView) -> Serv
             size_bytes: facts.size.0,
             shipped_bytes: facts.shipped.0,
             pause_us: facts.pause.as_micros(),
-            commit_us: 0,
+            commit_us: reading.and_then(|reading| reading.commit).map(Span::as_micros),
         }),
-        connections: gateway
-            .get(&id)
-            .map(|stats| u32::try_from(stats.read().conns).unwrap_or(u32::MAX)),
-        verdict: verdict(&one.verdict),
+        connections: Some(sights.conns(id)),
+        verdict: verdict(one),
         unprotected: stateful && running && others == 0,
         unreachable: phase == Phase::Unreachable,
         state_may_be_missing: record.loss_accepted,
@@ -146,25 +142,46 @@ fn phase(one: &ServiceView) -> Phase {
     }
 }
 
-fn holders(view: &View, one: &ServiceView) -> Vec<HolderStatus> {
+fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<HolderStatus> {
     let reachable = |node: NodeId| {
         view.nodes.iter().find(|known| known.node == node).is_some_and(|known| known.reachable)
     };
+    let acknowledged = |member: &Member| {
+        let all = &reading?.acknowledged;
+        all.iter().find(|(holder, _)| holder == member).map(|(_, id)| *id)
+    };
+    // What all members have acknowledged is committed: the newest is what one has alone.
+    let newest = reading.and_then(|reading| reading.acknowledged.iter().map(|(_, id)| *id).max());
     let status = |state: HolderState| {
-        move |member: &jizoku_types::Member| HolderStatus {
-            node: member.node,
-            incarnation: member.incarnation,
-            state: if reachable(member.node) { state } else { HolderState::Silent },
-            acknowledged: None,
-            behind: None,
+        move |member: &Member| {
+            let id = acknowledged(member);
+            HolderStatus {
+                node: member.node,
+                incarnation: member.incarnation,
+                state: if reachable(member.node) { state } else { HolderState::Silent },
+                acknowledged: id,
+                behind: newest.zip(id).map(|(newest, id)| newest.seq.saturating_sub(id.seq)),
+            }
         }
     };
     let members = one.record.holders.iter().map(status(HolderState::Member));
     members.chain(one.record.joining.iter().map(status(HolderState::Joining))).collect()
 }
 
-fn verdict(verdict: &watch::Verdict) -> Verdict {
-    let (serving, detail) = match verdict {
+/// Whether its instance runs, by what its active node says.
+pub(crate) fn is_running(one: &ServiceView) -> bool {
+    phase(one) == Phase::Running
+}
+
+/// Whether the watch says that it serves.
+pub(crate) fn is_serving(one: &ServiceView) -> bool {
+    verdict(one).serving == Some(true)
+}
+
+fn verdict(one: &ServiceView) -> Verdict {
+    let stopped = one.record.wanted == catalog::Wanted::Stopped;
+    let (serving, detail) = match &one.verdict {
+        _ if stopped => (None, String::new()),
         watch::Verdict::Unknown => (None, String::new()),
         watch::Verdict::Serving => (Some(true), String::new()),
         watch::Verdict::Failing { detail } => (Some(false), detail.clone()),
@@ -179,7 +196,12 @@ fn engine(spec: &EngineSpec) -> &'static str {
     }
 }
 
-fn warnings(view: &View, nodes: &[NodeStatus], services: &[ServiceStatus]) -> Vec<Warning> {
+fn warnings(
+    view: &View,
+    nodes: &[NodeStatus],
+    services: &[ServiceStatus],
+    sights: &Sights,
+) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut warn = |code, message: String, hint: Option<&str>| {
         warnings.push(Warning { code, message, hint: hint.map(String::from) });
@@ -206,6 +228,13 @@ fn warnings(view: &View, nodes: &[NodeStatus], services: &[ServiceStatus]) -> Ve
         warn(WarningCode::NodeUnreachable, message, None);
     }
     for one in services {
+        for (node, sight) in &sights.by_node {
+            for (_, why) in sight.closed.iter().filter(|(service, _)| *service == one.service) {
+                let message = format!("{}: {} can't open {why}", one.name, name_of(view, *node));
+                let hint = "free that port on that node: it is tried again each second";
+                warn(WarningCode::PortClosed, message, Some(hint));
+            }
+        }
         if one.unreachable {
             let message = format!("{}: no current holder of its state answers", one.name);
             let hint = "it goes on when one is back; or `jizoku resume SERVICE --accept-loss`";
@@ -226,6 +255,7 @@ fn warnings(view: &View, nodes: &[NodeStatus], services: &[ServiceStatus]) -> Ve
             warn(WarningCode::Branches, message, None);
         }
     }
+    warnings.sort_by_key(|warning| warning.code);
     warnings
 }
 
@@ -256,7 +286,7 @@ pub(crate) fn name_of(view: &View, node: NodeId) -> String {
 /// Everything about one service.
 pub(crate) fn inspect(
     view: &View,
-    agent: &Agent,
+    sights: &Sights,
     name: &ServiceName,
 ) -> Result<Inspection, ApiError> {
     let (id, one) = find(view, name)?;
@@ -267,17 +297,43 @@ pub(crate) fn inspect(
         size_bytes: kept.size.0,
     });
     Ok(Inspection {
-        status: service(view, agent, id, one),
+        status: service(view, sights, id, one),
         spec: one.record.spec.clone(),
         spec_version: one.record.version,
-        connections: Vec::new(),
+        connections: connections(one, sights),
         branches: branches.collect(),
-        printed: agent.output.last(id, PRINTED),
+        printed: printed(one, sights),
     })
 }
 
+fn connections(one: &ServiceView, sights: &Sights) -> Vec<ConnectionStatus> {
+    let ports = &one.record.spec.ports;
+    let mut all = Vec::new();
+    for (node, sight) in &sights.by_node {
+        all.extend(sight.listed.iter().map(|conn| ConnectionStatus {
+            gateway: *node,
+            counter: conn.counter,
+            incarnation: sight.incarnation,
+            port: ports.get(usize::from(conn.port)).map_or("?".into(), |port| port.name.clone()),
+            client: conn.client.clone(),
+            in_bytes: conn.in_bytes,
+            out_bytes: conn.out_bytes,
+            held_bytes: conn.held_bytes,
+        }));
+    }
+    all
+}
+
+/// What it printed where it is active now; if that is nothing, where it ran before.
+fn printed(one: &ServiceView, sights: &Sights) -> Vec<String> {
+    let active = one.record.active.and_then(|active| sights.by_node.get(&active.node));
+    let mut places = active.into_iter().chain(sights.by_node.values());
+    let found = places.find(|sight| !sight.printed.is_empty());
+    found.map(|sight| sight.printed.clone()).unwrap_or_default()
+}
+
 /// The running instances.
-pub(crate) fn instances(view: &View, agent: &Agent, only: Option<&ServiceName>) -> PsAnswer {
+pub(crate) fn instances(view: &View, sights: &Sights, only: Option<&ServiceName>) -> PsAnswer {
     let wanted =
         |one: &&(&ServiceId, &ServiceView)| only.is_none_or(|name| one.1.record.spec.name == *name);
     let running = |facts: &jizoku_node::node::ServiceFacts| {
@@ -290,8 +346,8 @@ pub(crate) fn instances(view: &View, agent: &Agent, only: Option<&ServiceName>) 
         if facts.epoch != record.epoch || !running(facts) {
             continue;
         }
-        let gateway = agent.wiring.gateway().map(|gateway| gateway.stats());
-        let stats = gateway.as_ref().and_then(|stats| stats.get(id)).map(|stats| stats.read());
+        let used = sights.instance(active.node, **id).and_then(|reading| reading.used);
+        let state = (facts.size.0 > 0).then_some(facts.size.0);
         instances.push(InstanceStatus {
             service: **id,
             name: record.spec.name.clone(),
@@ -299,14 +355,15 @@ pub(crate) fn instances(view: &View, agent: &Agent, only: Option<&ServiceName>) 
             role: Role::Active,
             epoch: record.epoch,
             engine: engine(&record.spec.engine).into(),
-            pid: None,
+            pid: used.and_then(|used| used.pid),
             up_ms: facts.up.as_millis(),
-            memory_bytes: (facts.size.0 > 0).then_some(facts.size.0),
-            cpu_ms: None,
-            connections: stats.map_or(0, |s| u32::try_from(s.conns).unwrap_or(u32::MAX)),
+            memory_bytes: used.map(|used| used.memory_bytes).or(state),
+            cpu_ms: used.map(|used| used.cpu_ms),
+            connections: sights.conns(**id),
         });
     }
-    let silent = view.nodes.iter().filter(|node| !node.reachable).map(|node| node.node).collect();
+    let unreachable = view.nodes.iter().filter(|node| !node.reachable).map(|node| node.node);
+    let silent = unreachable.chain(sights.silent.iter().copied()).collect();
     PsAnswer { instances, silent }
 }
 
@@ -335,75 +392,4 @@ pub(crate) fn is_about(event: &Event, id: ServiceId) -> bool {
         | Event::ConnectionReset { service, .. } => *service == id,
         _ => false,
     }
-}
-
-/// Metrics in Prometheus' text form.
-pub(crate) fn metrics(view: &View, agent: &Agent) -> String {
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, rows: Vec<(String, u64)>| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (labels, value) in rows {
-            let _ = writeln!(text, "{name}{labels} {value}");
-        }
-    };
-    let reachable = view.nodes.iter().filter(|node| node.reachable).count() as u64;
-    gauge(
-        "jizoku_nodes",
-        "Members of the cluster.",
-        vec![(String::new(), view.nodes.len() as u64)],
-    );
-    gauge(
-        "jizoku_nodes_reachable",
-        "Members that can be reached.",
-        vec![(String::new(), reachable)],
-    );
-    let leader = u64::from(view.leader == Some(view.me.node));
-    gauge(
-        "jizoku_is_leader",
-        "Whether this node leads the catalog.",
-        vec![(String::new(), leader)],
-    );
-    let label = |one: &ServiceView| format!("{{service=\"{}\"}}", one.record.spec.name);
-    let rows = |value: &dyn Fn(&ServiceView) -> u64| {
-        view.services.values().map(|one| (label(one), value(one))).collect::<Vec<_>>()
-    };
-    gauge("jizoku_service_epoch", "Epoch of the service.", rows(&|one| one.record.epoch.counter));
-    gauge(
-        "jizoku_service_serving",
-        "Whether its instance serves.",
-        rows(&|one| u64::from(phase(one) == Phase::Running)),
-    );
-    gauge(
-        "jizoku_service_holders",
-        "Holders of its state.",
-        rows(&|one| one.record.holders.len() as u64),
-    );
-    let fact = |value: fn(&jizoku_node::node::ServiceFacts) -> u64| {
-        rows(&move |one| one.facts.as_ref().map_or(0, value))
-    };
-    gauge("jizoku_checkpoint_seq", "Last checkpoint.", fact(|facts| facts.checkpoint.seq));
-    gauge("jizoku_checkpoint_age_ms", "Its age.", fact(|facts| facts.age.as_millis()));
-    gauge("jizoku_checkpoint_pause_us", "Its pause.", fact(|facts| facts.pause.as_micros()));
-    gauge("jizoku_state_bytes", "Size of the state.", fact(|facts| facts.size.0));
-    let stats = agent.wiring.gateway().map(jizoku_gateway::Gateway::stats).unwrap_or_default();
-    let counts = |value: fn(&jizoku_gateway::ServiceCounts) -> u64| {
-        let named = |id: &ServiceId| view.services.get(id).map(&label);
-        let row = |(id, stats): (&ServiceId, &std::sync::Arc<jizoku_gateway::ServiceStats>)| {
-            Some((named(id)?, value(&stats.read())))
-        };
-        stats.iter().filter_map(row).collect::<Vec<_>>()
-    };
-    gauge("jizoku_gateway_connections", "Open connections here.", counts(|c| c.conns));
-    gauge("jizoku_gateway_opened_total", "Connections taken.", counts(|c| c.opened));
-    gauge("jizoku_gateway_refused_total", "Connections refused.", counts(|c| c.refused));
-    gauge("jizoku_gateway_reset_total", "Connections reset.", counts(|c| c.reset));
-    gauge("jizoku_gateway_bytes_in_total", "Bytes from clients.", counts(|c| c.bytes_in));
-    gauge("jizoku_gateway_bytes_out_total", "Bytes to clients.", counts(|c| c.bytes_out));
-    let dropped = agent.wiring.core.dropped();
-    gauge(
-        "jizoku_core_dropped_total",
-        "Frames dropped before the core.",
-        vec![(String::new(), dropped)],
-    );
-    text
 }

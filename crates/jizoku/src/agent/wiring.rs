@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use jizoku_gateway::Gateway;
 use jizoku_mesh::{MeshHandle, boottime_now};
@@ -13,11 +14,19 @@ use jizoku_node::wire::{ControlMessage, StateMessage, StreamMessage};
 use jizoku_streams::ToInstance;
 use jizoku_types::{Channel, Epoch, Event, GatewayId, Instant, Member, NodeId, ServiceId, encode};
 
+use tokio::sync::oneshot;
+
 use super::core::CoreMessage;
 use super::events::EventRing;
+use super::gauge::{Gauge, Reading};
 use super::holding::HolderMessage;
+use super::journal::Journal;
 use super::mailbox::Sender;
+use super::pump::Pump;
 use super::running::RunnerMessage;
+
+/// How long Runners' threads may take to say how their instances do.
+const MEASURED_WITHIN: Duration = Duration::from_millis(100);
 
 /// See the module's header.
 pub(crate) struct Wiring {
@@ -26,6 +35,8 @@ pub(crate) struct Wiring {
     pub(crate) core: Sender<CoreMessage>,
     pub(crate) holder: Sender<HolderMessage>,
     pub(crate) events: EventRing,
+    pub(crate) journal: Journal,
+    pump: Arc<Pump>,
     gateway: OnceLock<Gateway>,
     runners: Mutex<BTreeMap<ServiceId, RunnerEntry>>,
 }
@@ -33,21 +44,26 @@ pub(crate) struct Wiring {
 struct RunnerEntry {
     epoch: Epoch,
     sender: Sender<RunnerMessage>,
+    gauge: Arc<Gauge>,
 }
 
 impl Wiring {
+    /// Must be called within a tokio runtime.
     pub(crate) fn new(
         me: Member,
         mesh: MeshHandle,
         core: Sender<CoreMessage>,
         holder: Sender<HolderMessage>,
     ) -> Arc<Wiring> {
+        let pump = Pump::new(mesh.clone());
         Arc::new(Wiring {
             me,
             mesh,
             core,
             holder,
             events: EventRing::new(me.node, me.incarnation),
+            journal: Journal::start(),
+            pump,
             gateway: OnceLock::new(),
             runners: Mutex::new(BTreeMap::new()),
         })
@@ -58,7 +74,7 @@ impl Wiring {
     }
 
     pub(crate) fn event(&self, event: Event) {
-        super::journal::print(&event);
+        self.journal.print(&event);
         self.events.add(self.now(), event);
     }
 
@@ -78,9 +94,10 @@ impl Wiring {
         service: ServiceId,
         epoch: Epoch,
         sender: Sender<RunnerMessage>,
+        gauge: Arc<Gauge>,
     ) {
         let mut runners = self.runners.lock().expect("no panic while locked");
-        runners.insert(service, RunnerEntry { epoch, sender });
+        runners.insert(service, RunnerEntry { epoch, sender, gauge });
     }
 
     /// The Runner has ended.
@@ -102,6 +119,48 @@ impl Wiring {
         epoch.is_none_or(|epoch| epoch == entry.epoch).then(|| entry.sender.clone())
     }
 
+    /// What can be read off all Runners here. A thread that is busy says nothing of its own.
+    pub(crate) async fn readings(&self) -> BTreeMap<ServiceId, Reading> {
+        let mut asked = Vec::new();
+        {
+            let runners = self.runners.lock().expect("no panic while locked");
+            for (service, entry) in runners.iter() {
+                let (reply, answer) = oneshot::channel();
+                entry.sender.send(RunnerMessage::Measure(reply));
+                asked.push((*service, Arc::clone(&entry.gauge), answer));
+            }
+        }
+        let give_up = tokio::time::Instant::now() + MEASURED_WITHIN;
+        let mut readings = BTreeMap::new();
+        for (service, gauge, answer) in asked {
+            let measured = tokio::time::timeout_at(give_up, answer).await;
+            let reading = gauge.read();
+            let reading = match measured {
+                Ok(Ok(measured)) => reading.with(measured),
+                _ => reading,
+            };
+            readings.insert(service, reading);
+        }
+        readings
+    }
+
+    /// Whether the instance of a service runs here, in this epoch.
+    pub(crate) fn is_running(&self, service: ServiceId, epoch: Epoch) -> bool {
+        let runners = self.runners.lock().expect("no panic while locked");
+        runners.get(&service).is_some_and(|entry| entry.epoch == epoch && entry.gauge.is_running())
+    }
+
+    /// Whether the gateway here follows the service's instance of this epoch.
+    pub(crate) fn follows(&self, service: ServiceId, epoch: Epoch) -> bool {
+        let stats = self.gateway().map(Gateway::stats).unwrap_or_default();
+        stats.get(&service).is_some_and(|stats| stats.read().attached == Some(epoch))
+    }
+
+    /// Frames that were dropped because too many waited for their node.
+    pub(crate) fn frames_dropped(&self) -> u64 {
+        self.pump.dropped()
+    }
+
     /// All Runners.
     pub(crate) fn runners(&self) -> Vec<Sender<RunnerMessage>> {
         let runners = self.runners.lock().expect("no panic while locked");
@@ -119,7 +178,7 @@ impl Wiring {
         if to == self.me.node {
             self.take_state(to, message);
         } else {
-            let _ = self.mesh.send(to, channel, encode(&message));
+            self.pump.send(to, channel, encode(&message));
         }
     }
 
@@ -134,8 +193,8 @@ impl Wiring {
                     runner.offer(RunnerMessage::FromHolder { from, message });
                 }
             }
-            // Taken by the keeper of modules before it comes here.
-            StateMessage::Module(_) => {}
+            // Taken by the keeper of modules and by whoever looks, before they come here.
+            StateMessage::Module(_) | StateMessage::Look(_) => {}
         }
     }
 
@@ -144,7 +203,7 @@ impl Wiring {
         if to == self.me.node {
             self.take_stream(to, message);
         } else {
-            let _ = self.mesh.send(to, Channel::Streams, encode(&message));
+            self.pump.send(to, Channel::Streams, encode(&message));
         }
     }
 

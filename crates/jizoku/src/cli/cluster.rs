@@ -6,14 +6,15 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jizoku_api::order::{DrainOrder, LeaveOrder, RemoveOrder, TicketOrder};
+use jizoku_api::status::{ClusterStatus, NodeStatus, StatusQuery};
 use jizoku_manifest::NodeConfig;
 use jizoku_store::DataFolder;
-use jizoku_types::Span;
+use jizoku_types::{NodeId, Span};
 use serde_json::json;
 
 use super::format::json as print_json;
 use super::service::report;
-use super::{Context, Failure};
+use super::{Context, Failure, progress};
 use crate::agent::membership::{self, TICKET_TTL, Ticket as TicketText};
 
 /// Where the agent of a data folder listens for the command line.
@@ -120,7 +121,9 @@ impl Join {
         let ticket = TicketText::parse(&self.ticket)?;
         let folder = DataFolder::open(&context.data).map_err(|error| error.to_string())?;
         let config = self.settings.config(&context.data)?;
-        let (cluster, name) = membership::join(&folder, &config, &ticket).await?;
+        let joining = membership::join(&folder, &config, &ticket);
+        let (cluster, name) =
+            progress::during("asking the ticket's issuer to let this node in", joining).await?;
         if context.json {
             print_json(&json!({ "cluster": cluster.to_string(), "name": name }))?;
         } else {
@@ -142,7 +145,7 @@ pub(super) struct Ticket {
 impl Ticket {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let valid_ms = Some(Span::secs(self.minutes * 60).as_millis());
-        let issued = context.client.order(&TicketOrder { valid_ms }).await?;
+        let issued = context.order("asking the catalog", &TicketOrder { valid_ms }).await?;
         if context.json {
             print_json(&issued)?;
         } else {
@@ -164,7 +167,7 @@ impl Up {
 }
 
 pub(super) async fn leave(context: &Context) -> Result<ExitCode, Failure> {
-    let done = context.client.order(&LeaveOrder {}).await?;
+    let done = context.order("leaving the cluster", &LeaveOrder {}).await?;
     report(context, &done)
 }
 
@@ -181,7 +184,7 @@ pub(super) struct Remove {
 impl Remove {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let order = RemoveOrder { node: self.node, accept_loss: self.accept_loss };
-        let done = context.client.order(&order).await?;
+        let done = context.order("removing the node", &order).await?;
         report(context, &done)
     }
 }
@@ -194,12 +197,38 @@ pub(super) struct Drain {
     /// Let it take services again.
     #[arg(long)]
     undo: bool,
+    /// Don't wait until it is empty.
+    #[arg(long)]
+    no_wait: bool,
 }
 
 impl Drain {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let done = context.client.order(&DrainOrder { node: self.node, undo: self.undo }).await?;
-        report(context, &done)
+        let order = DrainOrder { node: self.node, undo: self.undo };
+        let done = context.order("asking the catalog", &order).await?;
+        if self.undo || self.no_wait {
+            return report(context, &done);
+        }
+        let name = order.node.as_deref();
+        let is_meant = |node: &NodeStatus, this: NodeId| match name {
+            None => node.node == this,
+            Some(name) => {
+                node.name == name || node.node.to_string() == name || node.node.short() == name
+            }
+        };
+        let left = |status: &ClusterStatus| {
+            let node = status.nodes.iter().find(|node| is_meant(node, status.this_node));
+            node.map_or((0, 0), |node| (node.active, node.held))
+        };
+        if context.until("moving everything off", |status| left(status) == (0, 0)).await? {
+            return report(context, &done);
+        }
+        let status = context.client.query(&StatusQuery).await?;
+        let (active, held) = left(&status);
+        Err(Failure(format!(
+            "it still runs {active} services and holds the state of {held}: is there another node \
+             that may take them?\nIt goes on trying; `jizoku drain --undo` ends that."
+        )))
     }
 }
 
@@ -224,8 +253,13 @@ impl Recover {
         let folder = DataFolder::open(&context.data)
             .map_err(|error| format!("{error}\nStop the agent first, then recover."))?;
         let generation = membership::recover(&folder)?;
+        if context.json {
+            print_json(&json!({ "generation": generation.0 }))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         println!("Generation {} begins here. Run the agent: jizoku up", generation.0);
-        println!("Nodes of older generations are refused; let them join anew with tickets.");
+        println!("Nodes of older generations are refused. To take one in again, empty its data");
+        println!("folder, and let it join with a new ticket.");
         Ok(ExitCode::SUCCESS)
     }
 }

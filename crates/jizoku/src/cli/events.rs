@@ -52,12 +52,7 @@ fn line(record: &EventRecord) -> Result<String, Failure> {
     let event = &value["event"];
     let mut fields = Vec::new();
     for (name, value) in event.as_object().into_iter().flatten().filter(|(k, _)| *k != "type") {
-        let text = value.as_str().map_or_else(|| value.to_string(), String::from);
-        // Keys are long; their first digits tell them apart.
-        let text = match text.strip_prefix("node_") {
-            Some(key) => key.chars().take(8).collect(),
-            None => text,
-        };
+        let text = value.as_str().map_or_else(|| value.to_string(), short);
         fields.push(format!("{name}={text}"));
     }
     let seconds = record.unix_ms / 1000 % 86_400;
@@ -70,4 +65,27 @@ fn line(record: &EventRecord) -> Result<String, Failure> {
         event["type"].as_str().unwrap_or("?"),
         fields.join(" ")
     ))
+}
+
+/// Keys of nodes are long; their first digits tell them apart. Everything else stays as it is.
+fn short(text: &str) -> String {
+    let is_key = |digits: &str| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    match text.strip_prefix("node_") {
+        Some(digits) if is_key(digits) => digits[..8].to_string(),
+        _ => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn only_keys_are_cut() {
+        let key = format!("node_{}", "0a".repeat(32));
+        assert_eq!(short(&key), "0a0a0a0a");
+        for text in ["node_1 can't hold it: full", "node_", "", "other", &key[..60]] {
+            assert_eq!(short(text), text);
+        }
+    }
 }

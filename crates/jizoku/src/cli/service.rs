@@ -1,19 +1,25 @@
 //! `apply`, `rm`, `start`, `stop`, `move`, `resume`, `inspect`: what is done about a service.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use jizoku_api::order::{ApplyOrder, Done, MoveOrder, ResumeOrder, RmOrder, StartOrder, StopOrder};
-use jizoku_api::plan::{Action, ApplyPlan};
-use jizoku_api::service::InspectQuery;
-use jizoku_api::status::StatusQuery;
+use jizoku_api::plan::{Action, ApplyPlan, Effect};
+use jizoku_api::service::{ConnectionStatus, InspectQuery, Inspection, Phase};
+use jizoku_api::status::{ClusterStatus, StatusQuery};
 use jizoku_api::{ApiError, ErrorCode};
 use jizoku_manifest::{Manifest, UnknownNode};
 use jizoku_types::{NodeId, ServiceName};
 
-use super::format::{bytes, json, span, table};
-use super::{Context, Failure};
+use super::format::{bytes, json, table};
+use super::status::checkpoint_text;
+use super::{Context, Failure, progress};
+use crate::client::CallError;
+
+/// What is said while an order takes long.
+const ASKING: &str = "asking the catalog";
 
 /// Reads a service's name from the command line.
 pub(super) fn name(text: &str) -> Result<ServiceName, String> {
@@ -30,79 +36,87 @@ pub(super) struct Named {
 
 impl Named {
     pub(super) async fn rm(self, context: &Context) -> Result<ExitCode, Failure> {
-        let done = context.client.order(&RmOrder { service: self.service }).await?;
+        let done = context.order(ASKING, &RmOrder { service: self.service }).await?;
         report(context, &done)
     }
 
     pub(super) async fn start(self, context: &Context) -> Result<ExitCode, Failure> {
-        let done = context.client.order(&StartOrder { service: self.service }).await?;
+        let done = context.order(ASKING, &StartOrder { service: self.service }).await?;
         report(context, &done)
     }
 
     pub(super) async fn stop(self, context: &Context) -> Result<ExitCode, Failure> {
-        let done = context.client.order(&StopOrder { service: self.service }).await?;
+        let done = context.order(ASKING, &StopOrder { service: self.service }).await?;
         report(context, &done)
     }
 
     pub(super) async fn inspect(self, context: &Context) -> Result<ExitCode, Failure> {
-        let found = context.client.query(&InspectQuery { service: self.service }).await?;
+        let query = InspectQuery { service: self.service };
+        let found = progress::during("asking all nodes", context.client.query(&query)).await?;
         if context.json {
             json(&found)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        let one = &found.status;
-        println!(
-            "{} ({}), {}, spec version {}",
-            one.name, one.service, one.engine, found.spec_version
-        );
-        println!("phase {:?}, epoch {}, wanted {:?}", one.phase, one.epoch, one.wanted);
-        if let Some(node) = one.active {
-            println!("active on {node}");
-        }
-        for holder in &one.holders {
-            let behind = holder.behind.map_or(String::new(), |n| format!(", {n} behind"));
-            println!("holder {} {:?}{behind}", holder.node.short(), holder.state);
-        }
-        if let Some(last) = one.checkpoint {
-            println!(
-                "checkpoint {} {} ago: {}, shipped {}, pause {} us",
-                last.id,
-                span(last.age_ms),
-                bytes(last.size_bytes),
-                bytes(last.shipped_bytes),
-                last.pause_us
-            );
-        }
-        for branch in &found.branches {
-            println!(
-                "branch {} at {}, {}",
-                branch.branch,
-                branch.checkpoint,
-                bytes(branch.size_bytes)
-            );
-        }
-        if !found.connections.is_empty() {
-            let rows: Vec<_> = found
-                .connections
-                .iter()
-                .map(|one| {
-                    vec![
-                        format!("{}:{}", one.gateway.short(), one.counter),
-                        one.client.clone(),
-                        one.port.clone(),
-                        bytes(one.in_bytes),
-                        bytes(one.out_bytes),
-                        bytes(one.held_bytes),
-                    ]
-                })
-                .collect();
-            print!("{}", table(&["CONNECTION", "CLIENT", "PORT", "IN", "OUT", "HELD"], &rows));
-        }
-        for line in &found.printed {
-            println!("| {line}");
+        } else {
+            print!("{}", inspection(&found, &context.names().await?));
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn inspection(found: &Inspection, names: &BTreeMap<NodeId, String>) -> String {
+    let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short());
+    let one = &found.status;
+    let phase = format!("{:?}", one.phase).to_lowercase();
+    let wanted = format!("{:?}", one.wanted).to_lowercase();
+    let active = one.active.as_ref().map_or("nowhere".into(), name);
+    let mut page = format!(
+        "{} ({}), {}, spec version {}\n{phase} on {active}, epoch {}, wanted {wanted}\n",
+        one.name, one.service, one.engine, found.spec_version, one.epoch
+    );
+    page += &match one.verdict.serving {
+        Some(true) => "the watch says: serving\n".to_string(),
+        Some(false) => format!("the watch says: NOT SERVING: {}\n", one.verdict.detail),
+        None => "the watch says nothing yet\n".to_string(),
+    };
+    if let Some(failing) = &one.failing {
+        page += &format!("crashed {} times: {}\n", failing.times, failing.reason);
+    }
+    for port in &one.ports {
+        page += &format!("port {} published at {}\n", port.name, port.listen);
+    }
+    for holder in &one.holders {
+        let state = format!("{:?}", holder.state).to_lowercase();
+        let has = holder.acknowledged.map_or(String::new(), |id| format!(", has {id}"));
+        let behind = match holder.behind {
+            Some(count) if count > 0 => format!(", {count} behind"),
+            _ => String::new(),
+        };
+        page += &format!("holder {}: {state}{has}{behind}\n", name(&holder.node));
+    }
+    if let Some(last) = &one.checkpoint {
+        page += &format!("checkpoint {}\n", checkpoint_text(last));
+    }
+    for branch in &found.branches {
+        let (at, size) = (branch.checkpoint, bytes(branch.size_bytes));
+        page += &format!("branch {} at {at}, {size}\n", branch.branch);
+    }
+    if !found.connections.is_empty() {
+        let row = |one: &ConnectionStatus| {
+            vec![
+                format!("{}:{}", name(&one.gateway), one.counter),
+                one.client.clone(),
+                one.port.clone(),
+                bytes(one.in_bytes),
+                bytes(one.out_bytes),
+                bytes(one.held_bytes),
+            ]
+        };
+        let rows: Vec<_> = found.connections.iter().map(row).collect();
+        page += &table(&["CONNECTION", "CLIENT", "PORT", "IN", "OUT", "HELD"], &rows);
+    }
+    for line in &found.printed {
+        page += &format!("| {line}\n");
+    }
+    page
 }
 
 /// Arguments of `apply`.
@@ -126,38 +140,75 @@ impl Apply {
         let mut manifest =
             Manifest::read(&self.manifest, &resolve).map_err(|error| error.to_string())?;
         if let Some(program) = &manifest.program {
-            let module = std::fs::read(program)
-                .map_err(|error| format!("{}: can't be read: {error}", program.display()))?;
-            eprintln!("sending {} ({})", program.display(), bytes(module.len() as u64));
-            let stored = context.client.send_module(module).await?;
-            manifest.set_module(stored.module);
+            let hash = send_module(program, context).await?;
+            manifest.set_module(hash);
         }
-        let order = ApplyOrder { spec: manifest.spec, dry_run: self.dry_run, expect_version: None };
-        let plan = context.client.order(&order).await?;
+        let mut order = ApplyOrder { spec: manifest.spec, dry_run: true, expect_version: None };
+        let plan = context.order(ASKING, &order).await?;
+        if !context.json {
+            print!("{}", plan_page(&plan, self.dry_run));
+        }
+        if self.dry_run || plan.action == Action::Nothing {
+            if context.json {
+                json(&plan)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        // What was shown is what is done, or nothing is.
+        order.dry_run = false;
+        order.expect_version = Some(plan.spec_version);
+        let done = context.order(ASKING, &order).await?;
         if context.json {
-            json(&plan)?;
+            json(&done)?;
         } else {
-            print!("{}", plan_page(&plan));
+            println!("done: version {}; `jizoku status` shows how it goes", done.spec_version);
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn plan_page(plan: &ApplyPlan) -> String {
-    let verb = match (plan.action, plan.applied) {
-        (Action::Create, true) => "created",
-        (Action::Create, false) => "would be created",
-        (Action::Change, true) => "changed",
-        (Action::Change, false) => "would change",
+async fn send_module(program: &Path, context: &Context) -> Result<[u8; 32], Failure> {
+    let module = std::fs::read(program).map_err(|error| {
+        let place = program.display();
+        match error.kind() {
+            std::io::ErrorKind::NotFound => format!(
+                "{place}: no such file; `program` counts from the manifest's folder. Build it with\n  \
+                 cargo build --release --target wasm32-wasip1"
+            ),
+            _ => format!("{place}: can't be read: {error}"),
+        }
+    })?;
+    let what = format!("preparing {} ({})", program.display(), bytes(module.len() as u64));
+    let sending = context.client.send_module(module);
+    let stored = progress::during(&what, sending).await.map_err(|error| match error {
+        CallError::Api(error) => format!("{}: {error}", program.display()),
+        other => other.to_string(),
+    })?;
+    Ok(stored.module)
+}
+
+fn plan_page(plan: &ApplyPlan, dry_run: bool) -> String {
+    let verb = match (plan.action, dry_run) {
+        (Action::Create, true) => "would be created",
+        (Action::Create, false) => "is created",
+        (Action::Change, true) => "would change",
+        (Action::Change, false) => "changes",
         (Action::Nothing, _) => "is so already",
     };
     let mut page = format!("{} {verb}\n", plan.name);
     for change in &plan.changes {
         let before = change.before.as_deref().unwrap_or("-");
         let after = change.after.as_deref().unwrap_or("-");
+        let effect = match change.effect {
+            Effect::None => "",
+            Effect::Copies => "   (copies are made or dropped)",
+            Effect::Place => "   (it may move)",
+            Effect::Ports => "   (gateways open or close ports)",
+            Effect::Restart => "   (the program is ended and begins anew)",
+        };
         page += &match plan.action {
             Action::Create => format!("  {}: {after}\n", change.field),
-            _ => format!("  {}: {before} -> {after}\n", change.field),
+            _ => format!("  {}: {before} -> {after}{effect}\n", change.field),
         };
     }
     for note in &plan.notes {
@@ -175,13 +226,39 @@ pub(super) struct Move {
     /// The node it shall go to, by name or id; by succession if none is named.
     #[arg(long)]
     to: Option<String>,
+    /// Don't wait until it runs there.
+    #[arg(long)]
+    no_wait: bool,
 }
 
 impl Move {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let order = MoveOrder { service: self.service, to: self.to };
-        let done = context.client.order(&order).await?;
-        report(context, &done)
+        let place = |status: &ClusterStatus| {
+            let found = status.services.iter().find(|one| one.name == self.service);
+            found.map(|one| (one.active, one.epoch, one.phase))
+        };
+        let before = place(&context.client.query(&StatusQuery).await?);
+        let order = MoveOrder { service: self.service.clone(), to: self.to.clone() };
+        let done = context.order(ASKING, &order).await?;
+        if self.no_wait {
+            return report(context, &done);
+        }
+        let moved = |status: &ClusterStatus| match (before, place(status)) {
+            (Some((_, old, _)), Some((_, new, phase))) => old != new && phase == Phase::Running,
+            _ => true,
+        };
+        if !context.until("moving the service", moved).await? {
+            return Err(Failure(format!(
+                "{} did not move; `jizoku events --service {}` says why",
+                self.service, self.service
+            )));
+        }
+        let status = context.client.query(&StatusQuery).await?;
+        let names: BTreeMap<NodeId, String> =
+            status.nodes.iter().map(|node| (node.node, node.name.clone())).collect();
+        let active = place(&status).and_then(|(active, ..)| active);
+        let name = active.and_then(|node| names.get(&node).cloned()).unwrap_or("?".into());
+        report(context, &Done { notes: vec![format!("{} runs on {name} now", self.service)] })
     }
 }
 
@@ -210,7 +287,7 @@ impl Resume {
             return Err(Failure(error.to_string()));
         }
         let order = ResumeOrder { service: self.service, accept_loss: self.accept_loss };
-        let done = context.client.order(&order).await?;
+        let done = context.order(ASKING, &order).await?;
         report(context, &done)
     }
 }

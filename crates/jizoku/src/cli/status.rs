@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jizoku_api::doctor::{DoctorQuery, DoctorReport, Health};
-use jizoku_api::service::{HolderState, PsQuery, ServiceStatus};
+use jizoku_api::service::{CheckpointStatus, HolderState, PsQuery, ServiceStatus};
 use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, StatusQuery};
 use jizoku_types::{NodeId, ServiceName};
 
@@ -73,8 +73,17 @@ pub(super) fn cluster(status: &ClusterStatus) -> String {
     if !status.services.is_empty() {
         page.push('\n');
         let rows: Vec<_> = status.services.iter().map(|one| row_of_service(one, &names)).collect();
-        let head =
-            ["SERVICE", "STATE", "ACTIVE", "EPOCH", "OUTPUT", "HOLDERS", "CHECKPOINT", "PORTS"];
+        let head = [
+            "SERVICE",
+            "STATE",
+            "ACTIVE",
+            "EPOCH",
+            "OUTPUT",
+            "HOLDERS",
+            "CHECKPOINT",
+            "CONNS",
+            "PORTS",
+        ];
         page += &table(&head, &rows);
     }
     page
@@ -124,6 +133,19 @@ fn row_of_node(
     ]
 }
 
+/// A checkpoint in one line.
+pub(super) fn checkpoint_text(last: &CheckpointStatus) -> String {
+    let commit = last.commit_us.map_or("?".into(), micros);
+    format!(
+        "{} {} ago, {}, shipped {}, pause {}, commit {commit}",
+        last.id,
+        span(last.age_ms),
+        bytes(last.size_bytes),
+        bytes(last.shipped_bytes),
+        micros(last.pause_us)
+    )
+}
+
 fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<String> {
     let mut state = format!("{:?}", one.phase).to_lowercase();
     if one.unprotected {
@@ -143,23 +165,15 @@ fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<St
         .iter()
         .map(|holder| {
             let name = name(names, holder.node);
-            match holder.state {
-                HolderState::Member => name,
-                HolderState::Joining => format!("{name}+"),
-                HolderState::Silent => format!("{name}?"),
+            match (holder.state, holder.behind) {
+                (HolderState::Member, Some(behind)) if behind > 0 => format!("{name}-{behind}"),
+                (HolderState::Member, _) => name,
+                (HolderState::Joining, _) => format!("{name}+"),
+                (HolderState::Silent, _) => format!("{name}?"),
             }
         })
         .collect();
-    let checkpoint = one.checkpoint.map_or("-".into(), |last| {
-        format!(
-            "{} {} ago, {}, shipped {}, pause {}",
-            last.id,
-            span(last.age_ms),
-            bytes(last.size_bytes),
-            bytes(last.shipped_bytes),
-            micros(last.pause_us)
-        )
-    });
+    let checkpoint = one.checkpoint.map_or("-".into(), |last| checkpoint_text(&last));
     let ports: Vec<String> = one.ports.iter().map(|port| port.listen.to_string()).collect();
     vec![
         one.name.to_string(),
@@ -169,6 +183,7 @@ fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<St
         format!("{:?}", one.output).to_lowercase(),
         if holders.is_empty() { "-".into() } else { holders.join(" ") },
         checkpoint,
+        one.connections.map_or("?".into(), |count| count.to_string()),
         ports.join(" "),
     ]
 }
@@ -188,27 +203,31 @@ impl Ps {
             json(&answer)?;
             return Ok(ExitCode::SUCCESS);
         }
+        let names = context.names().await?;
+        let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short());
         let rows: Vec<_> = answer
             .instances
             .iter()
             .map(|one| {
                 vec![
                     one.name.to_string(),
-                    one.node.short(),
+                    name(&one.node),
                     format!("{:?}", one.role).to_lowercase(),
                     one.epoch.to_string(),
                     one.engine.clone(),
                     one.pid.map_or("-".into(), |pid| pid.to_string()),
                     span(one.up_ms),
+                    one.cpu_ms.map_or("-".into(), span),
                     one.memory_bytes.map_or("-".into(), bytes),
                     one.connections.to_string(),
                 ]
             })
             .collect();
-        let head = ["SERVICE", "NODE", "ROLE", "EPOCH", "ENGINE", "PID", "UP", "MEMORY", "CONNS"];
+        let head =
+            ["SERVICE", "NODE", "ROLE", "EPOCH", "ENGINE", "PID", "UP", "CPU", "MEMORY", "CONNS"];
         print!("{}", table(&head, &rows));
         for node in &answer.silent {
-            eprintln!("{} did not answer", node.short());
+            eprintln!("{} did not answer", name(node));
         }
         Ok(ExitCode::SUCCESS)
     }
