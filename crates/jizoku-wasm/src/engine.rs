@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use jizoku_engine::{Exit, Identity, Origin};
 use jizoku_types::ByteCount;
@@ -20,6 +21,7 @@ use crate::admission::{self, Refused};
 use crate::capture::SOCKETS;
 use crate::host::Host;
 use crate::instance::{Shared, WasmInstance};
+use crate::kept;
 use crate::program::{Start, live};
 use crate::sockets::Sockets;
 use crate::track::{self, Tracking};
@@ -98,6 +100,8 @@ struct Inner {
     linker: Linker<Host>,
     tracking: Tracking,
     compiled: Mutex<BTreeMap<[u8; 32], Place>>,
+    /// Where compiled code is kept, if anywhere.
+    kept: OnceLock<PathBuf>,
 }
 
 /// Where a module with this hash is, or will be; its content goes when nobody uses it any more.
@@ -124,7 +128,20 @@ impl Engine {
         wasi::add_to(&mut linker).map_err(failed)?;
         let tracking = settings.tracking.unwrap_or_else(track::probe);
         let compiled = Mutex::new(BTreeMap::new());
-        Ok(Engine { inner: Arc::new(Inner { engine, linker, tracking, compiled }) })
+        let kept = OnceLock::new();
+        Ok(Engine { inner: Arc::new(Inner { engine, linker, tracking, compiled, kept }) })
+    }
+
+    /// Keeps compiled code in this folder from now on, and uses what is there. It is made if it
+    /// isn't there, and must belong to this process's user alone: the code is run. An error
+    /// changes nothing: all is compiled at each start.
+    ///
+    /// # Panics
+    /// If a folder was named before.
+    pub fn keep_in(&self, folder: PathBuf) -> std::io::Result<()> {
+        kept::make_private(&folder)?;
+        assert!(self.inner.kept.set(folder).is_ok(), "there is one folder");
+        Ok(())
     }
 
     /// How changed memory is found, unless it fails for an instance.
@@ -133,7 +150,7 @@ impl Engine {
     }
 
     /// Checks and compiles a module. Takes from a tenth of a second to some seconds, unless it is
-    /// in use already. The module must have been instrumented for the calls of
+    /// in use already or was kept. The module must have been instrumented for the calls of
     /// [`WAITING`](crate::WAITING).
     pub fn prepare(&self, bytes: &[u8]) -> Result<Prepared, PrepareError> {
         let hash = *blake3::hash(bytes).as_bytes();
@@ -156,9 +173,22 @@ impl Engine {
         let offered = |name: &str| self.inner.offers(name);
         admission::check(bytes, offered).map_err(PrepareError::Refused)?;
         let failed = |why: wasmtime::Error| PrepareError::NotCompiled(format!("{why:#}"));
-        let module = Module::from_binary(&self.inner.engine, bytes).map_err(failed)?;
+        let module = self.code(&hash, bytes).map_err(failed)?;
         let module = self.inner.linker.instantiate_pre(&module).map_err(failed)?;
         Ok(Compiled { hash, module })
+    }
+
+    /// The module's code: kept or made.
+    fn code(&self, hash: &[u8; 32], bytes: &[u8]) -> wasmtime::Result<Module> {
+        let engine = &self.inner.engine;
+        let Some(folder) = self.inner.kept.get() else { return Module::from_binary(engine, bytes) };
+        // SAFETY: `keep_in` made sure that the folder is this user's alone.
+        if let Some(module) = unsafe { kept::read(engine, folder, hash) } {
+            return Ok(module);
+        }
+        let module = Module::from_binary(engine, bytes)?;
+        kept::write(folder, hash, &module);
+        Ok(module)
     }
 }
 

@@ -26,6 +26,7 @@ mod files;
 mod globals;
 mod host;
 mod instance;
+mod kept;
 mod program;
 mod restore;
 mod sockets;
