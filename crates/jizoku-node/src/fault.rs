@@ -39,6 +39,10 @@ pub enum Fault {
     NotDismissed,
     /// A service whose active node was restarted counts as served.
     RestartUnseen,
+    /// A service that ended is started again under the same epoch.
+    RestartsInPlace,
+    /// A Runner wants to be woken for a capture although one is under way.
+    DeadlineStuck,
     /// A gateway is given up as soon as it can't be reached.
     GatewayGivenUpEarly,
 }

@@ -406,7 +406,10 @@ impl Runner {
         let interval = self
             .flow
             .changed_since
-            .filter(|_| self.flow.capturing.is_none() && !self.in_flight())
+            .filter(|_| {
+                let idle = self.flow.capturing.is_none() && !self.in_flight();
+                idle || self.planted.has(Fault::DeadlineStuck)
+            })
             .map(|since| since + self.assignment.spec.interval);
         let cores = [
             self.collector.as_ref().and_then(Collector::deadline),

@@ -237,6 +237,9 @@ impl Node {
         if crashes.retry_at > self.now || self.is_under_way(&Purpose::TakeOver(service)) {
             return;
         }
+        if self.planted.has(Fault::RestartsInPlace) {
+            return self.activate(service);
+        }
         let not_here = crashes.not_here_until > self.now;
         let worn_out = crashes.count > 0 && crashes.count.is_multiple_of(CRASHES_HERE_MAX);
         let to = match next {
