@@ -9,6 +9,8 @@
 //! - A voter asks for an election only after at least `election_min` without its leader, unless
 //!   that leader is known to be gone *and* a majority of voters know it too.
 //! - While it waits for such a majority's answers, the ordinary timer goes on.
+//! - A voter that looks at its timer too late was paused or starved: what its leader sent may lie
+//!   in its queues. It waits once more before it asks, and only once.
 //!
 //! Times: see [`Config`].
 
@@ -71,6 +73,8 @@ pub(crate) struct Election {
     following: Option<(NodeId, u64)>,
     heartbeat_at: Option<Instant>,
     election_at: Option<Instant>,
+    /// It looked too late, and has heard nothing since.
+    excused: bool,
     gone: Option<Gone>,
     /// Who asked whether the leader is gone, while it was not for this node: its term and log.
     asked: BTreeMap<NodeId, (u64, Option<LogId>)>,
@@ -87,6 +91,7 @@ impl Election {
             following: None,
             heartbeat_at: None,
             election_at: None,
+            excused: false,
             gone: None,
             asked: BTreeMap::new(),
         }
@@ -132,6 +137,7 @@ impl Election {
     pub(crate) fn wait_anew(&mut self, now: Instant, random: u64) {
         if self.role == Role::Voter {
             self.election_at = Some(now + Self::spread(self.min, self.max, random));
+            self.excused = false;
         }
     }
 
@@ -152,7 +158,12 @@ impl Election {
             gone.turn = None;
             return Some(Due::AskGone { term: gone.term });
         }
-        if self.election_at.is_some_and(|at| at <= now) {
+        if let Some(at) = self.election_at.filter(|at| *at <= now) {
+            if now.since(at) >= self.min / 2 && !self.excused {
+                self.excused = true;
+                self.election_at = Some(now + Self::spread(self.min, self.max, random));
+                return None;
+            }
             // Sooner than the first time: nobody is there to be disturbed, and the election that
             // this may start is over by then.
             let again = Self::spread(self.min / 2, self.max / 2, random);

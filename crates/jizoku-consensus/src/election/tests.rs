@@ -40,6 +40,17 @@ fn a_follower_waits_and_waits_anew_when_it_hears_its_leader() {
 }
 
 #[test]
+fn a_voter_that_looks_too_late_waits_once_more() {
+    let mut election = follower(2);
+    assert_eq!(election.due(at(1000), 0), None, "it was paused: its leader may be there");
+    assert_eq!(election.deadline(), Some(at(1120)));
+    assert_eq!(election.due(at(2000), 0), Some(Due::PreVote), "starved or not");
+    election.wait_anew(at(2000), 0);
+    assert_eq!(election.due(at(2200), 0), None, "heard meanwhile, so excused anew");
+    assert_eq!(election.due(at(2320), 0), Some(Due::PreVote));
+}
+
+#[test]
 fn the_wait_is_within_its_bounds_whatever_chance_says() {
     for random in [0, 1, u64::MAX / 3, u64::MAX] {
         let mut election = follower(2);
