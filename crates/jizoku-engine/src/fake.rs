@@ -262,6 +262,14 @@ impl FakeInstance {
     }
 }
 
+#[cfg(feature = "faults")]
+impl FakeInstance {
+    /// Plants bugs in its end of the streams. Right after making it.
+    pub fn plant_in_streams(&mut self, faults: jizoku_streams::faults::Faults) {
+        self.end.set_faults(faults);
+    }
+}
+
 impl Instance for FakeInstance {
     fn handle(&mut self, now: Instant, input: Input) {
         if self.ended {

@@ -15,7 +15,7 @@ use crate::net::HostId;
 use crate::rng::Rng;
 
 /// Counters that clients of one service use.
-pub const COUNTERS: Counter = 6;
+pub const COUNTERS: Counter = 3;
 
 /// A client's connection.
 #[derive(Clone, Copy, Debug)]
@@ -187,11 +187,13 @@ impl Client {
     }
 
     /// How long it thinks before it asks again.
-    pub fn thinks(&self, rng: &mut Rng) -> Span {
+    /// `hot`: something happens now, so that there is much to be seen.
+    pub fn thinks(&self, hot: bool, rng: &mut Rng) -> Span {
         match self.mode {
             Mode::Last(_) => Span::millis(1),
-            Mode::Normal if rng.permille(300) => Span::millis(5),
-            Mode::Normal => rng.span(Span::millis(20), Span::millis(500)),
+            Mode::Normal if hot => rng.span(Span::ZERO, Span::millis(12)),
+            Mode::Normal if rng.permille(150) => Span::millis(5),
+            Mode::Normal => rng.span(Span::millis(50), Span::millis(700)),
         }
     }
 }

@@ -3,16 +3,17 @@
 //! What it does not know: files. Records are kept as values, in their order.
 //!
 //! Invariant: a crash keeps all that was said to be written, and of the rest a beginning: of the
-//! consensus log as a whole, of the held states line by line.
+//! consensus log as a whole, of the held states line by line, and of the first record that is
+//! lost perhaps some entries. Only [`Disk::rot`] takes back what was written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jizoku_checkpoint::holder::Token;
 use jizoku_checkpoint::message::Line;
 use jizoku_checkpoint::record::{Loaded, Record, Replay};
 use jizoku_consensus::{self as consensus, PersistToken, Recovered};
-use jizoku_types::Span;
 use jizoku_types::spec::Durability;
+use jizoku_types::{ServiceId, Span};
 
 use crate::rng::Rng;
 
@@ -23,6 +24,12 @@ pub struct Disk {
     log_waiting: VecDeque<(PersistToken, Vec<consensus::Record>)>,
     lines: BTreeMap<Line, Vec<Record>>,
     lines_waiting: VecDeque<(Token, Record)>,
+    /// Of each line the record that broke off, and how many of its entries are there.
+    torn: BTreeMap<Line, (Record, usize)>,
+    /// Lines whose checksums will show damage.
+    damaged: BTreeSet<Line>,
+    /// Services of which written records were damaged at some time.
+    pub spoiled: BTreeSet<ServiceId>,
     /// Added to each write.
     pub slow: Span,
     /// No write succeeds.
@@ -39,8 +46,23 @@ impl Disk {
     ///
     /// # Errors
     /// If something on the disk can't be read back.
-    pub fn loaded(&self) -> Result<Vec<Loaded>, String> {
-        self.lines.iter().map(|(line, records)| load(*line, records)).collect()
+    pub fn loaded(&mut self) -> Result<Vec<Loaded>, String> {
+        let torn = std::mem::take(&mut self.torn);
+        let one = |(line, records): (&Line, &Vec<Record>)| {
+            load(*line, records, torn.get(line), !self.damaged.contains(line))
+        };
+        self.lines.iter().map(one).collect()
+    }
+
+    /// Damages the end of what was written of some held state. Gives of which service.
+    pub fn rot(&mut self, rng: &mut Rng) -> Option<ServiceId> {
+        let lines: Vec<Line> = self.lines.keys().copied().collect();
+        let line = *rng.pick(&lines)?;
+        let records = self.lines.get_mut(&line)?;
+        records.truncate(rng.index(records.len().max(1)));
+        self.damaged.insert(line);
+        self.spoiled.insert(line.service);
+        Some(line.service)
     }
 
     /// Takes records of the log. They are written when [`Disk::log_written`] says so.
@@ -107,6 +129,9 @@ impl Disk {
 
     fn keep(&mut self, record: Record) {
         let line = record.line();
+        if matches!(record, Record::Forgotten { .. } | Record::Snapshot { .. }) {
+            self.damaged.remove(&line);
+        }
         match record {
             Record::Forgotten { .. } => drop(self.lines.remove(&line)),
             Record::Snapshot { .. } => drop(self.lines.insert(line, vec![record])),
@@ -127,21 +152,55 @@ impl Disk {
         let mut lost: BTreeMap<Line, bool> = BTreeMap::new();
         for (_, record) in std::mem::take(&mut self.lines_waiting) {
             let lost = lost.entry(record.line()).or_insert(false);
-            *lost |= rng.permille(300);
+            let before = *lost;
+            *lost = before || rng.permille(300);
             if !*lost {
                 self.keep(record);
+            } else if !before {
+                let entries = rng.index(4);
+                self.torn.insert(record.line(), (record, entries));
             }
         }
         Ok(())
     }
 }
 
-fn load(line: Line, records: &[Record]) -> Result<Loaded, String> {
+fn load(
+    line: Line,
+    records: &[Record],
+    torn: Option<&(Record, usize)>,
+    whole: bool,
+) -> Result<Loaded, String> {
     let mut replay = Replay::new();
     for record in records {
         let written: Result<(), String> = record
             .write(&mut |entry| replay.push(entry).map_err(|why| format!("held {line}: {why}")));
         written?;
     }
-    Ok(replay.finish(line, true))
+    if let Some((record, entries)) = torn {
+        let mut count = 0;
+        let mut broken = None;
+        // The second to last entry of a record, at most: a whole one would have been kept.
+        let total = entries_of(record);
+        let _: Result<(), ()> = record.write(&mut |entry| {
+            if count >= (*entries).min(total.saturating_sub(1)) {
+                return Err(());
+            }
+            count += 1;
+            replay.push(entry).map_err(|why| broken = Some(why))
+        });
+        if let Some(why) = broken {
+            return Err(format!("torn {line}: {why}"));
+        }
+    }
+    Ok(replay.finish(line, whole))
+}
+
+fn entries_of(record: &Record) -> usize {
+    let mut count = 0;
+    let _: Result<(), ()> = record.write(&mut |_| {
+        count += 1;
+        Ok(())
+    });
+    count
 }

@@ -136,6 +136,15 @@ pub enum Effect {
         /// Which.
         id: CheckpointId,
     },
+    /// The instance's state was captured.
+    Captured {
+        /// Of which service.
+        service: ServiceId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// As which checkpoint.
+        seq: u64,
+    },
     /// The instance was told that output up to this checkpoint may leave.
     Released {
         /// Of which service.
@@ -157,7 +166,8 @@ pub enum Effect {
 pub struct Running {
     /// It.
     pub runner: Runner,
-    assignment: Assignment,
+    /// What it was made for.
+    pub assignment: Assignment,
     instance: Option<FakeInstance>,
     /// The instance says nothing before this.
     ready_at: Instant,
@@ -316,6 +326,12 @@ impl Life {
         }
     }
 
+    /// The highest complete checkpoint that is held here of a service.
+    pub fn holds(&self, service: ServiceId) -> CheckpointId {
+        let line = Line { service, branch: BranchId::MAIN };
+        self.holder.ready_image(line).map_or(CheckpointId::default(), |(id, _)| id)
+    }
+
     /// Gives time to whatever is due.
     pub fn wake(&mut self, now: Instant) {
         self.now = now;
@@ -401,6 +417,10 @@ impl Life {
             if running.ready_at <= now
                 && let Some(output) = running.instance.as_mut().and_then(|one| one.poll())
             {
+                if let engine::Output::Captured { seq, .. } = &output {
+                    let (epoch, seq) = (running.runner.epoch(), *seq);
+                    self.effects.push(Effect::Captured { service, epoch, seq });
+                }
                 running.runner.handle(now, runner::Input::Instance(output));
                 spoke = true;
                 continue;

@@ -16,6 +16,8 @@ use crate::life::{Life, Parts};
 use crate::net::HostId;
 use crate::rng::Rng;
 
+/// Keys of machines whose disk was lost so often lie so far apart.
+const WIPED: usize = 1 << 16;
 /// The cluster that all simulated nodes belong to.
 pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// Its generation.
@@ -33,6 +35,8 @@ pub struct Machine {
     pub disk: Disk,
     /// The agent, if it is up.
     pub life: Option<Box<Life>>,
+    /// When it last stopped to be what it was: crashed, or lost its disk.
+    pub gone_since: Instant,
     /// Nothing is handled before this (global) moment.
     pub paused_until: Instant,
     /// Whom it links to: kept over restarts.
@@ -42,6 +46,8 @@ pub struct Machine {
     /// See [`Machine::wake`].
     pub wake_number: u64,
     incarnation: u64,
+    /// How many disks it has had before.
+    wiped: usize,
     rng: Rng,
 }
 
@@ -53,12 +59,14 @@ impl Machine {
             key: key_of(host),
             clock,
             disk: Disk::default(),
+            gone_since: Instant::ORIGIN,
             life: None,
             paused_until: Instant::ORIGIN,
             peers: BTreeSet::new(),
             wake: None,
             wake_number: 0,
             incarnation: 0,
+            wiped: 0,
             rng: rng.fork(host as u64),
         }
     }
@@ -101,10 +109,11 @@ impl Machine {
         }
         let restarted = self.incarnation > 1;
         let config = node::Config { myself: self.spec(), restarted, lease: LEASE_MAX, seed };
-        let node = Node::new(now, config);
+        let mut node = Node::new(now, config);
         let mut holder = Holder::new(me);
         if let Some(bug) = bug {
             bug.plant_in_holder(&mut holder);
+            bug.plant_in_node(&mut node);
         }
         holder.handle(now, holder::Input::Loaded(self.disk.loaded()?));
         let rng = self.rng.fork(number);
@@ -123,6 +132,15 @@ impl Machine {
         self.wake = None;
         self.wake_number += 1;
         self.disk.crash(&mut self.rng)
+    }
+
+    /// Its disk is gone, and with it its key: what starts next is a stranger. It is down.
+    pub fn wipe(&mut self) {
+        assert!(self.life.is_none(), "it is down");
+        self.wiped += 1;
+        self.key = key_of(self.host + WIPED * self.wiped);
+        self.disk = Disk::default();
+        self.incarnation = 0;
     }
 
     /// Whether it is up and not paused.

@@ -41,6 +41,15 @@ impl Weather {
         overtaking: 0,
     };
 
+    /// Nothing is lost, but much arrives twice, the second time late.
+    pub const DOUBLING: Weather = Weather {
+        latency: Span::micros(50),
+        jitter: Span::millis(5),
+        lost: 0,
+        doubled: 300,
+        overtaking: 100,
+    };
+
     /// Slow, lossy, doubling and reordering.
     pub const FOUL: Weather = Weather {
         latency: Span::millis(1),
@@ -55,6 +64,10 @@ impl Weather {
 #[derive(Debug)]
 pub struct Net {
     cut: BTreeSet<(HostId, HostId)>,
+    /// Pairs that never have a link: others must relay.
+    apart: BTreeSet<(HostId, HostId)>,
+    /// What is usual between two machines.
+    climate: BTreeMap<(HostId, HostId), Weather>,
     weather: BTreeMap<(HostId, HostId), Weather>,
     last: BTreeMap<(HostId, HostId, Channel), Instant>,
     rng: Rng,
@@ -63,7 +76,29 @@ pub struct Net {
 impl Net {
     /// Everyone linked to everyone, in clear weather.
     pub fn new(rng: Rng) -> Net {
-        Net { cut: BTreeSet::new(), weather: BTreeMap::new(), last: BTreeMap::new(), rng }
+        Net {
+            cut: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            climate: BTreeMap::new(),
+            weather: BTreeMap::new(),
+            last: BTreeMap::new(),
+            rng,
+        }
+    }
+
+    /// Sets what one direction is like when nothing is wrong.
+    pub fn set_climate(&mut self, from: HostId, to: HostId, weather: Weather) {
+        self.climate.insert((from, to), weather);
+    }
+
+    /// Two machines that never have a link.
+    pub fn part(&mut self, a: HostId, b: HostId) {
+        self.apart.extend([(a, b), (b, a)]);
+    }
+
+    /// Whether two machines could ever have a link.
+    pub fn is_linkable(&self, a: HostId, b: HostId) -> bool {
+        !self.apart.contains(&(a, b))
     }
 
     /// Stops all frames from `from` to `to`.
@@ -94,7 +129,7 @@ impl Net {
 
     /// Whether frames pass from `from` to `to`.
     pub fn passes(&self, from: HostId, to: HostId) -> bool {
-        !self.cut.contains(&(from, to))
+        !self.cut.contains(&(from, to)) && self.is_linkable(from, to)
     }
 
     /// Sets the weather of one direction.
@@ -116,7 +151,9 @@ impl Net {
         if !self.passes(from, to) {
             return Vec::new();
         }
-        let weather = self.weather.get(&(from, to)).copied().unwrap_or(Weather::CLEAR);
+        let way = (from, to);
+        let weather = self.weather.get(&way).or_else(|| self.climate.get(&way));
+        let weather = weather.copied().unwrap_or(Weather::CLEAR);
         if self.rng.permille(weather.lost) {
             return Vec::new();
         }

@@ -9,10 +9,11 @@ use jizoku_core::catalog::{Command, Outcome, Wanted};
 use jizoku_node::node::{self, Refusal, Request};
 use jizoku_node::runner::Phase;
 use jizoku_types::spec::Durability;
-use jizoku_types::{Instant, ServiceId, Span};
+use jizoku_types::{Instant, NodeId, ServiceId, Span};
 
 use crate::machine::{CLUSTER, GENERATION};
 use crate::net::HostId;
+use crate::plan::Changed;
 use crate::world::{What, World};
 
 /// How often they look.
@@ -31,6 +32,10 @@ pub struct Operator {
     pub draining: BTreeSet<HostId>,
     /// Services that shall not run.
     pub stopped: BTreeSet<usize>,
+    /// When a disk was last replaced.
+    pub wiped_at: Option<Instant>,
+    /// Since when members are listed that no machine is any more.
+    lost_members: std::collections::BTreeMap<NodeId, Instant>,
     pending: Option<(u64, Instant)>,
     last_request: u64,
     /// Since when a service has nobody who holds its state.
@@ -103,6 +108,11 @@ impl World {
                     return Some(Command::ApplyService { spec, expect: None });
                 }
             }
+            let record = catalog.service_named(&spec.name).map(|(_, record)| record);
+            if let Some(record) = record.filter(|record| record.spec != *spec) {
+                let (spec, expect) = (Box::new(spec.clone()), Some(record.version));
+                return Some(Command::ApplyService { spec, expect });
+            }
         }
         self.upkeep(host)
     }
@@ -123,7 +133,33 @@ impl World {
                 return Some(Command::SetWanted { service, wanted });
             }
         }
-        (0..self.ids.len()).find_map(|index| self.accept_loss(host, index))
+        let lost = (0..self.ids.len()).find_map(|index| self.accept_loss(host, index));
+        lost.or_else(|| self.remove_lost(host))
+    }
+
+    /// A member is listed whose machine came back as another.
+    fn remove_lost(&mut self, host: HostId) -> Option<Command> {
+        let catalog = self.machines[host].life.as_ref()?.node.catalog();
+        let is_lost = |node: &&NodeId| self.host_of(**node).is_none();
+        let node = *catalog.members().keys().find(is_lost)?;
+        let now = self.now;
+        let since = *self.operator.lost_members.entry(node).or_insert(now);
+        // If it was the only one who held some state, that is lost: but first others try.
+        let accept_loss = now.since(since) >= LOSS_AFTER;
+        Some(Command::RemoveMember { node, accept_loss })
+    }
+
+    /// The users of a service want something else of it.
+    pub(crate) fn change_spec(&mut self, service: usize, changed: Changed) {
+        let spec = &mut self.plan.services[service];
+        match changed {
+            Changed::Copies(copies) => {
+                spec.copies = copies;
+                spec.min_copies = spec.min_copies.min(copies);
+            }
+            Changed::Interval(interval) => spec.interval = interval,
+            Changed::Memory => spec.durable = Durability::Memory,
+        }
     }
 
     /// Nobody who held the service's state has lived for a while: go on without.
@@ -150,8 +186,10 @@ impl World {
         let life = self.machines[host].life.as_ref();
         let record = life.and_then(|life| life.node.catalog().service(service));
         record.is_some_and(|record| {
-            let disk = record.spec.durable == Durability::Disk && !record.holders.is_empty();
-            disk || self.is_kept(host, service)
+            let disk = record.spec.durable == Durability::Disk;
+            let whole = |holder| !self.is_spoiled(holder, service);
+            let mut holders = record.holders.iter().filter_map(|one| self.host_of(one.node));
+            disk && holders.any(whole) || self.is_kept(host, service)
         })
     }
 }

@@ -3,11 +3,13 @@
 //! Each has a number, which its complaint begins with:
 //! 1. at most one instance for each service and epoch;
 //! 2. `free`: once an epoch has emitted, no lower one does;
-//! 3. nobody goes on from less than what was released, while a holder that has it lives;
+//! 3. nobody goes on from less than what was released, while a holder that has it lives; and
+//!    nothing is released that a member of the holder set lacks, or too few others have;
 //! 4. histories of `held` services are linearizable, and nothing acknowledged is lost;
 //! 5. answers come on their connection in order, none lost, doubled or changed;
 //! 6. a connection through a gateway that lives is not reset, but for a reason that is allowed;
-//! 7. when all is healed every service answers again within a bound;
+//! 7. when all is healed every service answers again within a bound, and each question on a
+//!    connection that lives is answered;
 //! 8. all nodes apply the same commands, and end with the same catalog;
 //! 9. queues stay bounded;
 //! 0. codecs, disks, panics: what is wrong in itself.
@@ -17,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jizoku_types::{CheckpointId, Event, GatewayId, ServiceId};
+use jizoku_types::{CheckpointId, Event, GatewayId, Instant, NodeId, ServiceId, Span};
 
 use crate::net::HostId;
 
@@ -28,6 +30,10 @@ pub struct Counts {
     pub events: u64,
     /// Frames that were sent.
     pub frames: u64,
+    /// What was done to the cluster, by the plan.
+    pub troubles: u64,
+    /// Machines that came back with an empty disk, and states that were damaged on a disk.
+    pub disks: u64,
     /// Agents that were killed, and machines that lost power.
     pub crashes: u64,
     /// Machines that stood still.
@@ -64,7 +70,12 @@ struct Watched {
     released: CheckpointId,
     emitted: u64,
     tainted: bool,
+    /// When what was last captured in an epoch.
+    captured: BTreeMap<u64, (u64, Instant)>,
 }
+
+/// By any clock less than the time after which nodes give a gateway up.
+const GIVEN_UP_AFTER: Span = Span::secs(28);
 
 /// See the module's header.
 #[derive(Debug, Default)]
@@ -74,6 +85,8 @@ pub struct Oracle {
     services: BTreeMap<ServiceId, Watched>,
     log: BTreeMap<u64, Vec<u8>>,
     gone: BTreeSet<GatewayId>,
+    /// Whom a machine can't reach, since when.
+    unreachable: BTreeMap<(HostId, NodeId), Instant>,
 }
 
 impl Oracle {
@@ -90,9 +103,52 @@ impl Oracle {
         }
     }
 
-    /// A node gave this gateway up.
-    pub fn gateway_gone(&mut self, gateway: GatewayId) {
+    /// A node gave this gateway up. `lives`: it is still the same agent.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn gateway_gone(
+        &mut self,
+        at: Instant,
+        host: HostId,
+        gateway: GatewayId,
+        lives: bool,
+    ) -> Result<(), String> {
         self.gone.insert(gateway);
+        let since = self.unreachable.get(&(host, gateway.node));
+        if lives && since.is_none_or(|since| at.since(*since) < GIVEN_UP_AFTER) {
+            return Err(format!("6: host {host} gave a gateway up that lives: {gateway:?}"));
+        }
+        Ok(())
+    }
+
+    /// A machine's agent ended: it sees nobody any more.
+    pub fn crashed(&mut self, host: HostId) {
+        self.unreachable.retain(|(observer, _), _| *observer != host);
+    }
+
+    /// The highest checkpoint that was released.
+    pub fn last_released(&self, service: ServiceId) -> CheckpointId {
+        self.services.get(&service).map_or(CheckpointId::default(), |watched| watched.released)
+    }
+
+    /// A state was captured.
+    pub fn captured(&mut self, at: Instant, service: ServiceId, epoch: u64, seq: u64) {
+        let watched = self.services.entry(service).or_default();
+        watched.captured.insert(epoch, (seq, at));
+    }
+
+    /// When this was captured, if it was the last of its epoch.
+    pub fn when_captured(&self, service: ServiceId, epoch: u64, seq: u64) -> Option<Instant> {
+        let (last, at) = self.services.get(&service)?.captured.get(&epoch)?;
+        (*last == seq).then_some(*at)
+    }
+
+    /// What an instance of this epoch goes on from is in checkpoint `seq`.
+    pub fn id_of(&self, service: ServiceId, epoch: u64, seq: u64) -> CheckpointId {
+        let restored = self.services.get(&service).and_then(|one| one.restored.get(&epoch));
+        let restored = restored.copied().unwrap_or_default();
+        if seq > restored.seq { CheckpointId { epoch, seq } } else { restored }
     }
 
     /// Whether some node gave this gateway up.
@@ -100,9 +156,15 @@ impl Oracle {
         self.gone.contains(&gateway)
     }
 
-    /// Something happened.
-    pub fn saw(&mut self, event: &Event) {
+    /// Something happened on a machine.
+    pub fn saw(&mut self, at: Instant, host: HostId, event: &Event) {
         match event {
+            Event::NodeUnreachable { node } => {
+                self.unreachable.insert((host, *node), at);
+            }
+            Event::NodeReachable { node } => {
+                self.unreachable.remove(&(host, *node));
+            }
             Event::Sealed { .. } => self.counts.seals += 1,
             Event::HoldersChanged { .. } => self.counts.sets += 1,
             Event::StateCollected { service, epoch, checkpoint, .. } => {
@@ -159,9 +221,8 @@ impl Oracle {
         seq: u64,
         alone: bool,
     ) -> Result<(), String> {
+        let id = self.id_of(service, epoch, seq);
         let watched = self.services.entry(service).or_default();
-        let restored = watched.restored.get(&epoch).copied().unwrap_or_default();
-        let id = if seq > restored.seq { CheckpointId { epoch, seq } } else { restored };
         let later = watched.restored.range(epoch + 1..).find(|(_, from)| **from < id);
         if let Some((by, from)) = later {
             if !alone && !watched.tainted {

@@ -9,7 +9,7 @@ use jizoku_types::spec::{
 use jizoku_types::{ByteCount, Instant, ServiceName, Span};
 
 use crate::machine::key_of;
-use crate::net::HostId;
+use crate::net::{HostId, Weather};
 use crate::rng::Rng;
 
 /// Something bad, or something that an operator does.
@@ -66,6 +66,26 @@ pub enum Trouble {
     Stop(usize, Span),
     /// A client sends what kills the program.
     Poison(usize),
+    /// A machine comes back with an empty disk, under a new key; operators remove the old member
+    /// and add the new one.
+    Wipe(HostId, Span),
+    /// A machine loses its power, and its disk the end of some state that it held.
+    Rot(HostId, Span),
+    /// Frames arrive twice, but for a few.
+    Doubling(Span),
+    /// A changed spec is applied to a service.
+    Apply(usize, Changed),
+}
+
+/// What is changed in a spec.
+#[derive(Clone, Copy, Debug)]
+pub enum Changed {
+    /// How many copies.
+    Copies(u8),
+    /// The longest time between checkpoints.
+    Interval(Span),
+    /// Copies are not flushed any more.
+    Memory,
 }
 
 /// The kinds of trouble that a run can be made of.
@@ -85,10 +105,14 @@ pub const KINDS: &[&str] = &[
     "drain",
     "stop",
     "poison",
+    "wipe",
+    "rot",
+    "double",
+    "apply",
 ];
 
-/// The kinds of a run for which none are named: those whose runs are known to be clean.
-pub const USUAL: &[&str] = &["kill", "power", "server", "leader"];
+/// The kinds of a run for which none are named.
+pub const USUAL: &[&str] = KINDS;
 
 /// See the module's header.
 #[derive(Clone, Debug)]
@@ -99,7 +123,11 @@ pub struct Plan {
     pub services: Vec<ServiceSpec>,
     /// For each client the index of its service.
     pub clients: Vec<usize>,
-    /// When what happens.
+    /// For each direction between two machines what it is usually like.
+    pub climate: Vec<(HostId, HostId, Weather)>,
+    /// Pairs of machines that never have a link.
+    pub apart: Vec<(HostId, HostId)>,
+    /// When what happens, in the order of time.
     pub troubles: Vec<(Instant, Trouble)>,
     /// When trouble ends and the last questions are asked.
     pub end: Instant,
@@ -118,6 +146,10 @@ pub struct Choice {
 
 /// The first trouble comes after this: the cluster forms before.
 const CALM: Span = Span::secs(10);
+/// Clients are busy from so long before a trouble,
+const HOT_BEFORE: Span = Span::millis(300);
+/// until so long after it.
+const HOT_AFTER: Span = Span::secs(1);
 
 impl Plan {
     /// The plan of this seed.
@@ -125,7 +157,10 @@ impl Plan {
         let nodes = choice.nodes.unwrap_or_else(|| 3 + rng.index(4) + rng.index(4));
         let services: Vec<ServiceSpec> =
             (0..1 + rng.index(3)).map(|index| service(rng, index, nodes)).collect();
-        let clients = (0..3 + rng.index(6)).map(|_| rng.index(services.len())).collect();
+        let mut clients: Vec<usize> = (0..services.len()).flat_map(|one| [one, one]).collect();
+        clients.extend((0..1 + rng.index(3)).map(|_| rng.index(services.len())));
+        let climate = climate(rng, nodes);
+        let apart = if rng.permille(200) { apart(rng, nodes) } else { Vec::new() };
         let end = Instant::ORIGIN + Span::secs(60) * choice.minutes;
         let mut troubles = Vec::new();
         let mut at = Instant::ORIGIN + CALM;
@@ -143,8 +178,40 @@ impl Plan {
                 troubles.push((soon, trouble(rng, kind, nodes, services.len())));
             }
         }
-        Plan { nodes, services, clients, troubles, end }
+        troubles.sort_by_key(|(at, _)| *at);
+        Plan { nodes, services, clients, climate, apart, troubles, end }
     }
+
+    /// Whether something happens about now.
+    pub fn is_hot(&self, now: Instant) -> bool {
+        let next = self.troubles.partition_point(|(at, _)| *at < now);
+        let soon = self.troubles.get(next).is_some_and(|(at, _)| at.since(now) < HOT_BEFORE);
+        let before = next.checked_sub(1).and_then(|last| self.troubles.get(last));
+        soon || before.is_some_and(|(at, _)| now.since(*at) < HOT_AFTER)
+    }
+}
+
+/// What all links of a run are like when nothing is wrong: from one rack to two continents.
+fn climate(rng: &mut Rng, nodes: usize) -> Vec<(HostId, HostId, Weather)> {
+    let (least, most) = match rng.below(20) {
+        0..8 => (50, 100),
+        8..12 => (100, 1_000),
+        12..17 => (1_000, 5_000),
+        _ => (5_000, 20_000),
+    };
+    let pairs = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+    let one = |(a, b)| {
+        let latency = rng.span(Span::micros(least), Span::micros(most));
+        (a, b, Weather { latency, jitter: latency / 4 + Span::micros(50), ..Weather::CLEAR })
+    };
+    pairs.filter(|(a, b)| a != b).map(one).collect()
+}
+
+/// Some pairs without a link; a ring stays, in which everybody is.
+fn apart(rng: &mut Rng, nodes: usize) -> Vec<(HostId, HostId)> {
+    let ring = |a: usize, b: usize| b - a == 1 || b - a == nodes - 1;
+    let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
+    pairs.filter(|(a, b)| !ring(*a, *b) && rng.permille(600)).collect()
 }
 
 fn service(rng: &mut Rng, index: usize, nodes: usize) -> ServiceSpec {
@@ -207,7 +274,10 @@ fn trouble(rng: &mut Rng, kind: &str, nodes: usize, services: usize) -> Trouble 
             Trouble::KillLeader { with_server, down }
         }
         "all" => Trouble::KillAll(down),
-        "pause" => Trouble::Pause(host, rng.span(Span::millis(30), Span::secs(6))),
+        "pause" => {
+            let most = if rng.permille(150) { Span::secs(60) } else { Span::secs(6) };
+            Trouble::Pause(host, rng.span(Span::millis(30), most))
+        }
         "cut" => Trouble::Cut { a: host, b: other, one_way: rng.permille(400), down: apart },
         "partition" => {
             let mut some: Vec<HostId> = (0..nodes).filter(|_| rng.permille(450)).collect();
@@ -222,6 +292,17 @@ fn trouble(rng: &mut Rng, kind: &str, nodes: usize, services: usize) -> Trouble 
         "move" => Trouble::Move(service, rng.permille(600).then_some(host)),
         "drain" => Trouble::Drain(host, down),
         "stop" => Trouble::Stop(service, down),
+        "wipe" => Trouble::Wipe(host, down),
+        "rot" => Trouble::Rot(host, down),
+        "double" => Trouble::Doubling(down),
+        "apply" => Trouble::Apply(
+            service,
+            match rng.below(3) {
+                0 => Changed::Copies(1 + rng.below((nodes - 1).min(3) as u64) as u8),
+                1 => Changed::Interval(rng.span(Span::millis(5), Span::millis(200))),
+                _ => Changed::Memory,
+            },
+        ),
         _ => Trouble::Poison(service),
     }
 }

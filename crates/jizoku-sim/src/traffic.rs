@@ -110,6 +110,9 @@ impl World {
 
     /// Two machines begin to connect.
     pub(crate) fn dial(&mut self, a: HostId, b: HostId) {
+        if !self.net.is_linkable(a, b) {
+            return;
+        }
         let link = self.links.get_mut(a, b);
         if !link.dialing {
             link.dialing = true;
@@ -338,7 +341,7 @@ impl World {
         }
         let one = &self.clients[client];
         if !one.waits() {
-            let thinks = one.thinks(&mut self.rng);
+            let thinks = one.thinks(self.plan.is_hot(self.now), &mut self.rng);
             self.after(thinks, What::Turn { client, serial });
         }
     }

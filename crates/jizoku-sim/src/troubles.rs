@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use jizoku_checkpoint::holder;
 use jizoku_node::node;
 use jizoku_types::event::LinkDownCause;
-use jizoku_types::spec::Durability;
-use jizoku_types::{Instant, ServiceId, Span};
+use jizoku_types::spec::{Durability, OutputMode};
+use jizoku_types::{Epoch, Instant, Member, ServiceId, Span};
 
+use crate::machine::Machine;
 use crate::net::{HostId, Weather};
 use crate::plan::Trouble;
 use crate::world::{What, World};
@@ -19,6 +20,9 @@ const STILL_MAX: Span = Span::millis(900);
 const LATE_AFTER: Span = Span::millis(100);
 /// After standing still a machine has heard everybody again after this.
 const HEARD_AFTER: Span = Span::millis(600);
+
+/// No two disks are replaced within this time.
+const WIPE_EVERY: Span = Span::secs(90);
 
 /// Trouble that ends.
 #[derive(Clone, Debug)]
@@ -40,6 +44,7 @@ pub enum Healing {
 impl World {
     pub(crate) fn trouble(&mut self, index: usize) {
         let trouble = self.plan.troubles[index].1.clone();
+        self.oracle.counts.troubles += 1;
         self.say(|| format!("trouble: {trouble:?}"));
         match trouble {
             Trouble::KillAgent(host, down) => self.crash(host, LinkDownCause::Reset, down),
@@ -72,20 +77,17 @@ impl World {
                 }
             }
             Trouble::Partition(some, down) => self.partition(&some, down),
+            Trouble::Wipe(host, down) => self.wipe(host, down),
+            Trouble::Rot(host, down) => self.rot(host, down),
             other => self.mild(other),
         }
     }
 
     fn mild(&mut self, trouble: Trouble) {
         match trouble {
-            Trouble::Storm(down) => {
-                for a in 0..self.machines.len() {
-                    for b in 0..self.machines.len() {
-                        self.net.set_weather(a, b, Weather::FOUL);
-                    }
-                }
-                self.after(down, What::Heal(Healing::Weather));
-            }
+            Trouble::Storm(down) => self.weather(Weather::FOUL, down),
+            Trouble::Doubling(down) => self.weather(Weather::DOUBLING, down),
+            Trouble::Apply(service, changed) => self.change_spec(service, changed),
             Trouble::SlowDisk(host, down) => {
                 let slow = self.rng.span(Span::millis(5), Span::millis(1000));
                 self.machines[host].disk.slow = slow;
@@ -115,6 +117,55 @@ impl World {
         }
     }
 
+    fn weather(&mut self, weather: Weather, down: Span) {
+        for a in 0..self.machines.len() {
+            for b in 0..self.machines.len() {
+                self.net.set_weather(a, b, weather);
+            }
+        }
+        self.after(down, What::Heal(Healing::Weather));
+    }
+
+    /// A machine crashes, and comes back with an empty disk; or with its own, if the cluster
+    /// could lose its majority for ever: operators don't replace two disks at once.
+    fn wipe(&mut self, host: HostId, down: Span) {
+        let calm = self.operator.wiped_at.is_none_or(|at| self.now.since(at) > WIPE_EVERY);
+        let whole = self.machines.iter().all(|machine| machine.life.is_some()) && self.is_settled();
+        self.crash(host, LinkDownCause::Silence, down);
+        if !calm || !whole {
+            return;
+        }
+        self.operator.wiped_at = Some(self.now);
+        self.oracle.counts.disks += 1;
+        let machine = &mut self.machines[host];
+        machine.wipe();
+        let keys: Vec<_> = self.machines.iter().map(|machine| machine.key).collect();
+        let others = keys.iter().copied().filter(|key| *key != keys[host]);
+        self.machines[host].peers = others.collect();
+        for (peer, machine) in self.machines.iter_mut().enumerate() {
+            if peer != host {
+                machine.peers.insert(keys[host]);
+            }
+        }
+    }
+
+    /// Whether all nodes agree that the members are the machines.
+    fn is_settled(&self) -> bool {
+        let mut keys: Vec<_> = self.machines.iter().map(|machine| machine.key).collect();
+        keys.sort_unstable();
+        self.machines.iter().filter_map(|machine| machine.life.as_ref()).all(|life| {
+            life.node.catalog().members().keys().eq(keys.iter()) && life.node.leader().is_some()
+        })
+    }
+
+    fn rot(&mut self, host: HostId, down: Span) {
+        self.crash(host, LinkDownCause::Silence, down);
+        if self.machines[host].life.is_none() {
+            let rotten = self.machines[host].disk.rot(&mut self.rng);
+            self.oracle.counts.disks += u64::from(rotten.is_some());
+        }
+    }
+
     /// Ends a machine's agent now, and lets it start again later. `cause`: how others notice.
     fn crash(&mut self, host: HostId, cause: LinkDownCause, down: Span) {
         if self.machines[host].life.is_none() {
@@ -122,6 +173,8 @@ impl World {
         }
         self.oracle.counts.crashes += 1;
         self.say(|| format!("n{host} crashes"));
+        self.oracle.crashed(host);
+        self.machines[host].gone_since = self.now;
         let crashed = self.machines[host].crash();
         self.check(crashed);
         for peer in 0..self.machines.len() {
@@ -254,6 +307,58 @@ impl World {
         })
     }
 
+    /// Whether this agent still lives.
+    pub(crate) fn lives(&self, member: Member) -> bool {
+        let host = self.host_of(member.node);
+        let life = host.and_then(|host| self.machines[host].life.as_ref());
+        life.is_some_and(|life| life.me == member)
+    }
+
+    /// What is released must be held by every member of the set, and by enough others.
+    pub(crate) fn kept_by_all(
+        &self,
+        host: HostId,
+        service: ServiceId,
+        epoch: Epoch,
+        seq: u64,
+    ) -> Result<(), String> {
+        let Some(life) = &self.machines[host].life else { return Ok(()) };
+        let Some(record) = life.node.catalog().service(service) else { return Ok(()) };
+        let Some(running) = life.runners.get(&service) else { return Ok(()) };
+        if record.epoch != epoch || self.oracle.is_tainted(service) {
+            return Ok(());
+        }
+        let id = self.oracle.id_of(service, epoch.counter, seq);
+        let captured = self.oracle.when_captured(service, epoch.counter, seq);
+        let spec = &running.assignment.spec;
+        let disk = spec.durable == Durability::Disk;
+        for member in &record.holders {
+            let Some(holder) = self.host_of(member.node) else { continue };
+            let machine = &self.machines[holder];
+            let there = machine.life.as_ref().filter(|life| life.me == *member);
+            if there.is_some_and(|life| life.holds(service) < id) {
+                return Err(format!("3: {service} {epoch} releases {id}; n{holder} lacks it"));
+            }
+            // Gone before it was captured: it can't have acknowledged it.
+            let late = captured.is_some_and(|at| machine.gone_since < at);
+            if there.is_none() && late && !disk {
+                return Err(format!(
+                    "3: {service} {epoch} releases {id}; n{holder}, of its set, was gone before"
+                ));
+            }
+        }
+        let holds = |machine: &&Machine| {
+            let holds = machine.life.as_ref().is_some_and(|life| life.holds(service) >= id);
+            let recently = self.now.since(machine.gone_since) < Span::secs(30);
+            machine.host != host && (holds || machine.life.is_none() || recently)
+        };
+        let copies = self.machines.iter().filter(holds).count();
+        if spec.output == OutputMode::Held && copies < usize::from(spec.min_copies) {
+            return Err(format!("3: {service} {epoch} releases {id}, held by {copies} others"));
+        }
+        Ok(())
+    }
+
     /// Whether a member of the last holder set that this machine knows of lives, and may be
     /// reached.
     pub(crate) fn is_kept(&self, host: HostId, service: ServiceId) -> bool {
@@ -263,8 +368,17 @@ impl World {
         record.holders.iter().any(|member| {
             let Some(holder) = self.host_of(member.node) else { return false };
             let alive = self.machines[holder].life.as_ref();
-            alive.is_some_and(|life| disk || life.me == *member)
+            let flushed = disk && !self.is_spoiled(holder, service);
+            alive.is_some_and(|life| flushed || life.me == *member)
         })
+    }
+
+    /// Whether what this machine had written of a service was damaged, and not made good since.
+    pub(crate) fn is_spoiled(&self, host: HostId, service: ServiceId) -> bool {
+        let machine = &self.machines[host];
+        let holds = machine.life.as_ref().map(|life| life.holds(service));
+        machine.disk.spoiled.contains(&service)
+            && holds.is_none_or(|holds| holds < self.oracle.last_released(service))
     }
 
     /// Whether nobody but this machine is in the holder set, as far as it knows.

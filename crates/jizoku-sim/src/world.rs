@@ -190,6 +190,12 @@ impl World {
         for host in 0..self.machines.len() {
             self.start(host);
         }
+        for (from, to, weather) in std::mem::take(&mut self.plan.climate) {
+            self.net.set_climate(from, to, weather);
+        }
+        for (a, b) in std::mem::take(&mut self.plan.apart) {
+            self.net.part(a, b);
+        }
         for a in 0..self.machines.len() {
             for b in a + 1..self.machines.len() {
                 self.dial(a, b);
@@ -197,7 +203,7 @@ impl World {
         }
         for number in 0..self.plan.clients.len() {
             let service = self.plan.clients[number];
-            let loyal = number % 3 == 0;
+            let loyal = number.is_multiple_of(3);
             self.clients.push(Client::new(number as u64 + 1, service, Mode::Normal, loyal));
             self.after(Span::secs(2), What::Turn { client: number, serial: 0 });
         }
@@ -395,7 +401,8 @@ impl World {
         }
         let written = machine.disk.log_written(token);
         let local = machine.clock.local(now);
-        if let Some(life) = &mut machine.life {
+        let told = self.bug == Some(Bug::LogUnflushed);
+        if let Some(life) = machine.life.as_mut().filter(|_| !told) {
             life.tell_consensus(local, consensus::Input::Persisted { token });
         }
         self.check(written);
@@ -466,6 +473,13 @@ impl World {
                 let (least, most) = (Span::micros(200) + disk.slow, Span::millis(5) + disk.slow);
                 let delay = self.rng.span(least, most);
                 self.after(delay, What::Logged { host, life, token });
+                if self.bug == Some(Bug::LogUnflushed) {
+                    let machine = &mut self.machines[host];
+                    let local = machine.clock.local(self.now);
+                    if let Some(life) = &mut machine.life {
+                        life.tell_consensus(local, consensus::Input::Persisted { token });
+                    }
+                }
             }
             Effect::Store { token, record } => {
                 let disk = &mut self.machines[host].disk;
@@ -481,7 +495,11 @@ impl World {
                 let applied = self.oracle.applied(host, index, command);
                 self.check(applied);
             }
-            Effect::GatewayGone(gateway) => self.oracle.gateway_gone(gateway),
+            Effect::GatewayGone(gateway) => {
+                let lives = self.lives(gateway);
+                let gone = self.oracle.gateway_gone(self.now, host, gateway, lives);
+                self.check(gone);
+            }
             Effect::Saw(event) => self.saw(host, &event),
             Effect::Stopped(why) => self.complain(format!("0: n{host}: consensus stopped: {why}")),
             other => self.runner_effect(host, life, other),
@@ -497,10 +515,15 @@ impl World {
                 let started = self.oracle.started(place, service, epoch.counter, seq, kept);
                 self.check(started);
             }
+            Effect::Captured { service, epoch, seq } => {
+                self.oracle.captured(self.now, service, epoch.counter, seq);
+            }
             Effect::Released { service, epoch, seq } => {
                 let alone = self.is_alone(host, service);
                 let released = self.oracle.released(service, epoch.counter, seq, alone);
                 self.check(released);
+                let kept = self.kept_by_all(host, service, epoch, seq);
+                self.check(kept);
             }
             Effect::Emitted { service, epoch } => {
                 let emitted = self.oracle.emitted(service, epoch.counter);
@@ -513,7 +536,7 @@ impl World {
 
     fn saw(&mut self, host: HostId, event: &Event) {
         self.say(|| format!("n{host} {event:?}"));
-        self.oracle.saw(event);
+        self.oracle.saw(self.now, host, event);
     }
 
     fn end(&mut self) {
@@ -531,7 +554,7 @@ impl World {
     /// Whether all last questions are answered, or time is up.
     fn is_over(&mut self) -> bool {
         let done = self.clients.iter().all(|client| match client.mode {
-            Mode::Normal => true,
+            Mode::Normal => !self.must_be_answered(client),
             Mode::Last(_) => client.is_done(),
         });
         let late = self.now.since(self.plan.end) > SERVES_WITHIN;
@@ -542,10 +565,27 @@ impl World {
                 .filter(|client| matches!(client.mode, Mode::Last(next) if next < COUNTERS))
                 .map(|client| self.describe(client.service))
                 .collect();
-            self.complain(format!("7: not serving again: {}", silent.join("; ")));
+            let waits = |client: &&Client| self.must_be_answered(client);
+            let waiting: Vec<String> =
+                self.clients.iter().filter(waits).map(|client| format!("{client:?}")).collect();
+            self.complain(format!(
+                "7: not serving again: {}; unanswered: {}",
+                silent.join("; "),
+                waiting.join("; ")
+            ));
         }
         // A bit more, so that the last catalog entries are everywhere.
         done && self.now.since(self.plan.end) > Span::secs(10) || late
+    }
+
+    /// Whether a client waits on a connection that lives.
+    fn must_be_answered(&self, client: &Client) -> bool {
+        let tainted = self.ids[client.service].is_some_and(|id| self.oracle.is_tainted(id));
+        let lives = client.conn.is_some_and(|conn| {
+            let life = self.machines[conn.host].life.as_ref();
+            life.is_some_and(|life| life.number == conn.life)
+        });
+        client.mode == Mode::Normal && client.waits() && lives && !tainted
     }
 
     fn describe(&self, service: usize) -> String {
