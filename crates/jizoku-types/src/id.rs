@@ -4,6 +4,7 @@
 //! given out again.
 
 use alloc::string::{String, ToString};
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
@@ -12,10 +13,31 @@ use serde::{Deserialize, Serialize};
 use crate::limits::SERVICE_NAME_MAX;
 
 /// A node: one machine running the agent. Its id is its Ed25519 public key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
 
+impl Ord for NodeId {
+    /// As strings of bytes. Nearly every table is ordered by node, and keys are random: so the
+    /// first eight bytes are compared as one number, and the rest only if these are equal.
+    fn cmp(&self, other: &NodeId) -> Ordering {
+        self.head().cmp(&other.head()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &NodeId) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl NodeId {
+    /// The first bytes as a number that has their order.
+    fn head(&self) -> u64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.0[..8]);
+        u64::from_be_bytes(head)
+    }
+
     /// The first bytes in hex: enough for people to tell nodes apart.
     pub fn short(&self) -> String {
         let mut text = String::new();
@@ -221,6 +243,23 @@ mod tests {
         assert_eq!("node_a5".parse::<NodeId>(), Err(ParseIdError::Hex));
         let signed = alloc::format!("node_{}", "+1".repeat(32));
         assert_eq!(signed.parse::<NodeId>(), Err(ParseIdError::Hex));
+    }
+
+    #[test]
+    fn node_ids_have_the_order_of_their_bytes() {
+        let ids = |at: usize| {
+            [0, 1, 0x7f, 0x80, 0xff].map(|byte| {
+                let mut id = [0x55; 32];
+                id[at] = byte;
+                id
+            })
+        };
+        let all: alloc::vec::Vec<[u8; 32]> = [0, 1, 7, 8, 31].into_iter().flat_map(ids).collect();
+        for one in &all {
+            for other in &all {
+                assert_eq!(NodeId(*one).cmp(&NodeId(*other)), one.cmp(other));
+            }
+        }
     }
 
     #[test]
