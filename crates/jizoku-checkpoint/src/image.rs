@@ -20,6 +20,7 @@ mod diff;
 mod part;
 mod survey;
 mod tree;
+mod unpack;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -209,7 +209,7 @@ struct Lasting {
 }
 
 /// Reads the entries of one line back, in their order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Replay {
     state: Lasting,
     /// What a snapshot has said so far; `state` holds until it ends.

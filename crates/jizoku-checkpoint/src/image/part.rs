@@ -24,6 +24,7 @@ use jizoku_types::limits::{BLOCK, PART_MAX, STATE_MAX};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::diff::{Change, Diff};
+use super::unpack::unpack;
 use super::{Block, SPACE_NAME_MAX, SpaceName, Write};
 
 const VERSION: u8 = 1;
@@ -179,7 +180,9 @@ impl Diff {
     pub fn encode_part(&self, cuts: &Cuts, index: u32) -> Part {
         let (mut at, mut write) = cuts.0[index as usize];
         let end = cuts.0.get(index as usize + 1).copied().unwrap_or((self.changes().len(), 0));
-        let mut raw = Vec::with_capacity(RAW_MAX);
+        let blocks = self.raw_bytes().0 / BLOCK as u64;
+        let likely = (blocks as usize).saturating_mul(WRITTEN_RECORD).saturating_add(256);
+        let mut raw = Vec::with_capacity(likely.min(RAW_MAX));
         while (at, write) < end {
             let (name, change) = &self.changes()[at];
             put_change(&mut raw, name, change);
@@ -273,8 +276,8 @@ fn decompress(part: &Part) -> Result<Vec<u8>, PartError> {
         RAW if packed.len() == len => Ok(packed.to_vec()),
         LZ4 => {
             let mut raw = vec![0; len];
-            match lz4_flex::block::decompress_into(packed, &mut raw) {
-                Ok(got) if got == len => Ok(raw),
+            match unpack(packed, &mut raw) {
+                Some(got) if got == len => Ok(raw),
                 _ => Err(PartError::Compression),
             }
         }
@@ -364,6 +367,7 @@ fn push_write(writes: &mut Vec<Write>, write: Write) -> Result<(), PartError> {
 ///
 /// Parts are decoded, and their blocks hashed, as they come, so that little is left to do at the
 /// last. Limits: at most [`PARTS_MAX`] parts; the caller bounds how many assemblers there are.
+#[derive(Clone)]
 pub struct Assembler {
     parts: u32,
     decoded: BTreeMap<u32, Vec<(SpaceName, Change)>>,
