@@ -85,12 +85,16 @@ pub fn choose_holders(wish: &Wish<'_>, candidates: &[HolderCandidate]) -> Vec<Me
     }
     let mut chosen = Vec::new();
     while chosen.len() < usize::from(wish.spec.copies).min(HOLDERS_MAX) {
-        let best = open.values().min_by_key(|one| {
+        let rank = |one: &HolderCandidate| {
+            let new = !held.contains(&one.member.node);
+            (used.of(&one.labels), new, if new { one.load } else { 0 })
+        };
+        let tie = |one: &HolderCandidate| {
             let node = one.member.node;
-            let new = !held.contains(&node);
-            let load = if new { one.load } else { 0 };
-            (used.of(&one.labels), new, load, tie_break(wish.service, node), node)
-        });
+            (tie_break(wish.service, node), node)
+        };
+        let best =
+            open.values().min_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| tie(a).cmp(&tie(b))));
         let Some(best) = best.copied() else { break };
         open.remove(&best.member.node);
         used.add(&best.labels);

@@ -219,6 +219,8 @@ pub struct Reach {
     links: BTreeMap<NodeId, Link>,
     /// Newest link state of everybody, this node included.
     states: BTreeMap<NodeId, LinkState>,
+    /// Grows when `states` changes.
+    version: u64,
     /// Newest facts of everybody, this node included.
     facts: BTreeMap<NodeId, Facts>,
     routes: BTreeMap<NodeId, NodeId>,
@@ -248,6 +250,7 @@ impl Reach {
             members: BTreeSet::new(),
             links: BTreeMap::new(),
             states: BTreeMap::from([(me.node, own)]),
+            version: 0,
             facts: BTreeMap::new(),
             routes: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -320,6 +323,11 @@ impl Reach {
     /// The newest incarnation that was seen of a node.
     pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
         if node == self.me.node { Some(self.me.incarnation) } else { self.seen.get(&node).copied() }
+    }
+
+    /// As long as this number stays the same, so does what [`Reach::links`] says.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// The links that count, seen from both ends.
@@ -396,6 +404,7 @@ impl Reach {
         if own.neighbours != neighbours {
             own.neighbours = neighbours;
             own.number = own.number.saturating_add(1);
+            self.version += 1;
             self.flood(None, &[me], &[]);
             self.recompute(now);
         }
@@ -436,6 +445,7 @@ impl Reach {
         for node in gone {
             self.lost.remove(&node);
             self.states.remove(&node);
+            self.version += 1;
             self.facts.remove(&node);
         }
     }
@@ -448,6 +458,7 @@ impl Reach {
         self.facts.retain(|node, _| stays(node));
         self.lost.retain(|node, _| stays(node));
         self.seen.retain(|node, _| stays(node));
+        self.version += 1;
         self.announce(now);
         let gained = |peer: &&NodeId| self.members.contains(peer) && !old.contains(peer);
         let new: Vec<NodeId> = self.links.keys().filter(gained).copied().collect();

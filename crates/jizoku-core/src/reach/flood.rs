@@ -33,6 +33,7 @@ impl Reach {
             if self.is_news(&state) {
                 let node = state.origin.node;
                 self.states.insert(node, state);
+                self.version += 1;
                 new_states.push(node);
             }
         }
@@ -58,7 +59,12 @@ impl Reach {
         if !self.has(Fault::KeepNews) {
             self.flood(Some(from), &new_states, &new_facts);
         }
-        self.recompute(now);
+        // Facts move no route.
+        if new_states.is_empty() {
+            self.note_lost(now, new_facts);
+        } else {
+            self.recompute(now);
+        }
     }
 
     fn is_news(&self, state: &LinkState) -> bool {

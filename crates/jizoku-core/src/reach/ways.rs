@@ -56,6 +56,11 @@ impl Reach {
                 break;
             }
             ways.extend(found.iter().map(|(node, way)| (*node, *way)));
+            // Everybody whose state is known is found: where all have links to all, at once.
+            let others = self.states.len() - usize::from(self.states.contains_key(&from));
+            if ways.len() >= others {
+                break;
+            }
             rim = found.into_iter().collect();
         }
         ways
@@ -82,10 +87,15 @@ impl Reach {
         }
         let routes = &self.routes;
         self.lost.retain(|node, _| !routes.contains_key(node));
-        let others = self.states.keys().chain(self.facts.keys());
-        for node in others.filter(|node| **node != self.me.node) {
-            if !self.routes.contains_key(node) {
-                self.lost.entry(*node).or_insert(now);
+        let others: Vec<NodeId> = self.states.keys().chain(self.facts.keys()).copied().collect();
+        self.note_lost(now, others);
+    }
+
+    /// Begins to count for how long those of these nodes that can't be reached have been so.
+    pub(super) fn note_lost(&mut self, now: Instant, nodes: Vec<NodeId>) {
+        for node in nodes {
+            if node != self.me.node && !self.routes.contains_key(&node) {
+                self.lost.entry(node).or_insert(now);
             }
         }
     }
