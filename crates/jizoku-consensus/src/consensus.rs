@@ -62,6 +62,8 @@ pub struct Consensus {
     voters: SharedVoters,
     members: Members,
     members_at: Option<LogId>,
+    /// Whether this node votes by `members`.
+    elects: bool,
     leader: Option<NodeId>,
     term: u64,
     /// The newest term that this node knew when the value was made.
@@ -134,6 +136,7 @@ impl Consensus {
             voters,
             members: Members::default(),
             members_at: None,
+            elects: false,
             leader: None,
             term: 0,
             born_in,
@@ -480,12 +483,14 @@ impl Consensus {
         if at != self.members_at || self.members.voters.is_empty() {
             self.members = members_out(stored.membership());
             self.members_at = at;
-            *lock(&self.voters) = self.members.voters();
+            let voters = self.members.voters();
+            self.elects = voters.contains(&self.config.me);
+            *lock(&self.voters) = voters;
         }
         // A voter that is being let go stays one until that is committed: it may be the only one
         // with a log that can be elected.
         let me = self.config.me;
-        let votes = self.members.voters().contains(&me)
+        let votes = self.elects
             || metrics.committed_membership_config.membership().voter_ids().any(|id| id == me);
         let role = match metrics.state {
             ServerState::Leader => Role::Leader,
