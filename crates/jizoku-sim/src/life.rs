@@ -5,6 +5,7 @@
 //! agent is an [`Effect`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use jizoku_checkpoint::holder::{self, Holder, Token};
 use jizoku_checkpoint::message::Line;
@@ -391,17 +392,19 @@ impl Life {
                 idle = false;
                 self.holder_says(output);
             }
-            let services: Vec<ServiceId> = self.runners.keys().copied().collect();
-            for service in services {
+            let mut next = self.runners.keys().next().copied();
+            while let Some(service) = next {
                 idle &= !self.drain_runner(service);
+                next = after(&self.runners, service);
             }
-            let services: Vec<ServiceId> = self.gateways.keys().copied().collect();
-            for service in services {
+            let mut next = self.gateways.keys().next().copied();
+            while let Some(service) = next {
                 while let Some(output) = self.gateways.get_mut(&service).and_then(|end| end.poll())
                 {
                     idle = false;
                     self.gateway_says(service, output);
                 }
+                next = after(&self.gateways, service);
             }
             if idle {
                 return;
@@ -694,4 +697,9 @@ impl Life {
             runner::Output::Event(event) => self.effects.push(Effect::Saw(event)),
         }
     }
+}
+
+/// The service after this one.
+fn after<T>(of: &BTreeMap<ServiceId, T>, service: ServiceId) -> Option<ServiceId> {
+    of.range((Bound::Excluded(service), Bound::Unbounded)).next().map(|(next, _)| *next)
 }

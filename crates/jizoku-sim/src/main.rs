@@ -167,15 +167,30 @@ fn campaign(options: &Options) -> bool {
         }
     });
     let (failed, hours) = *total.lock().expect("no panic while locked");
-    let took = began.elapsed().as_secs_f64() * options.jobs as f64;
+    let took = began.elapsed().as_secs_f64();
+    // A machine that is busy with other things makes a run longer, but hardly dearer.
+    let busy = processor_seconds().unwrap_or(took * options.jobs as f64);
     println!(
-        "{} seeds, {failed} failed; {hours:.1} simulated node-hours in {:.0} s, {:.2} per \
-         thread-second",
+        "{} seeds, {failed} failed; {hours:.2} simulated node-hours in {took:.0} s and {busy:.1} s \
+         of a core: {:.2} node-hours per second of a core",
         options.seeds,
-        began.elapsed().as_secs_f64(),
-        hours / took
+        hours / busy.max(0.01)
     );
     failed == 0
+}
+
+/// Processor time that this process has used so far, on all cores. `None` if the system doesn't
+/// tell.
+fn processor_seconds() -> Option<f64> {
+    /// The unit in which Linux tells times to programs, on all of its architectures.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name stands in parentheses, and may have spaces in it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11);
+    let user: f64 = times.next()?.parse().ok()?;
+    let system: f64 = times.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
 }
 
 /// Prints a line for a seed. Gives whether it failed, and its node-hours.

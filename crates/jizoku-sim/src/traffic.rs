@@ -35,7 +35,7 @@ pub struct Frame {
 
 impl World {
     pub(crate) fn host_of(&self, node: NodeId) -> Option<HostId> {
-        self.machines.iter().position(|machine| machine.key == node)
+        self.hosts.get(&node).copied()
     }
 
     /// An agent sends something.

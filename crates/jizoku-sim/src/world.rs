@@ -14,7 +14,7 @@ use jizoku_checkpoint::holder::{self, Token};
 use jizoku_consensus::{self as consensus, PersistToken};
 use jizoku_node::node;
 use jizoku_types::event::LinkDownCause;
-use jizoku_types::{ConnId, Event, Instant, ServiceId, Span};
+use jizoku_types::{ConnId, Event, Instant, NodeId, ServiceId, Span};
 
 use crate::bug::Bug;
 use crate::clients::{COUNTERS, Client, Mode};
@@ -121,6 +121,8 @@ pub struct World {
     pub(crate) now: Instant,
     pub(crate) plan: Plan,
     pub(crate) machines: Vec<Machine>,
+    /// By key.
+    pub(crate) hosts: BTreeMap<NodeId, HostId>,
     pub(crate) net: Net,
     pub(crate) links: Links,
     pub(crate) clients: Vec<Client>,
@@ -138,6 +140,8 @@ pub struct World {
     last_number: u64,
     trace: u64,
     spin: (HostId, Instant, u32),
+    /// Room for the effects of one agent, kept from event to event.
+    effects: Vec<Effect>,
     verbose: bool,
 }
 
@@ -148,7 +152,7 @@ impl World {
         let plan = Plan::new(&mut rng.fork(1), choice);
         let mut clocks = rng.fork(2);
         let mut chances = rng.fork(3);
-        let machines = (0..plan.nodes)
+        let machines: Vec<Machine> = (0..plan.nodes)
             .map(|host| {
                 let rate = RIGHT - DRIFT + clocks.below(2 * DRIFT + 1);
                 let clock = Clock::new(1_000_000_000 + clocks.below(1 << 40), rate);
@@ -157,6 +161,7 @@ impl World {
             .collect();
         let mut world = World {
             now: Instant::ORIGIN,
+            hosts: machines.iter().map(|machine| (machine.key, machine.host)).collect(),
             machines,
             net: Net::new(rng.fork(4)),
             links: Links::default(),
@@ -175,6 +180,7 @@ impl World {
             last_number: 0,
             trace: seed,
             spin: (0, Instant::ORIGIN, 0),
+            effects: Vec::new(),
             verbose,
             plan,
         };
@@ -457,9 +463,14 @@ impl World {
                 break;
             }
             let number = life.number;
-            for effect in std::mem::take(&mut life.effects) {
+            // An effect may lead to others, of this agent or of another: these get a vector of
+            // their own.
+            let mut effects = std::mem::take(&mut self.effects);
+            std::mem::swap(&mut effects, &mut life.effects);
+            for effect in effects.drain(..) {
                 self.effect(host, number, effect);
             }
+            self.effects = effects;
         }
         self.schedule_wake(host);
     }
