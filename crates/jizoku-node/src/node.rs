@@ -303,6 +303,8 @@ pub struct Node {
     config: Config,
     now: Instant,
     catalog: Catalog,
+    /// Grows when the catalog changes: duties that depend on nothing else wait for that.
+    catalog_version: u64,
     leader: Option<NodeId>,
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
@@ -334,6 +336,7 @@ impl Node {
         Node {
             now,
             catalog: Catalog::new(),
+            catalog_version: 1,
             leader: None,
             voters: BTreeSet::new(),
             learners: BTreeSet::new(),
@@ -541,6 +544,7 @@ impl Node {
         for change in outcome.changes() {
             self.changed(change);
         }
+        self.catalog_version += 1;
         self.dirty = true;
         self.answered(id, Some(outcome));
     }
@@ -596,6 +600,7 @@ impl Node {
             Ok(catalog) if self.catalog.may_become(&catalog) => {
                 self.catalog = catalog;
                 self.plant_in_catalog();
+                self.catalog_version += 1;
                 for (service, record) in self.catalog.services() {
                     let known = lease::VoterInput::Known { service: *service, epoch: record.epoch };
                     self.voter.handle(self.now, known);

@@ -180,6 +180,14 @@ impl Own {
         self.others.get(&node).map(|heard| heard.facts.clone())
     }
 
+    /// Uptime in seconds and load of a node, as [`Own::of`] has them.
+    pub(super) fn load_of(&self, node: NodeId, me: NodeId, now: Instant) -> Option<(u64, Load)> {
+        if node == me {
+            return Some((now.since(self.started).as_millis() / 1000, self.load));
+        }
+        self.others.get(&node).map(|heard| (heard.facts.uptime_s, heard.facts.load))
+    }
+
     /// How long this node has known of `node`.
     pub(super) fn known_for(&self, node: NodeId, now: Instant) -> Span {
         let first = self.others.get(&node).map_or(self.started, |heard| heard.first);

@@ -34,6 +34,8 @@ pub(super) struct Care {
     logged: (u64, bool),
     next_change: Instant,
     next_transfer: Instant,
+    /// For which catalog `gateways` is right, by its number.
+    catalog: u64,
     /// Incarnations in which members were last seen as gateways.
     gateways: BTreeMap<NodeId, Member>,
     given_up: BTreeSet<Member>,
@@ -142,25 +144,36 @@ impl Node {
     /// Says which gateways will not come back: replaced by a newer incarnation, removed, or out
     /// of reach for too long.
     fn gateway_duties(&mut self) {
-        let now: BTreeMap<NodeId, Member> =
-            self.catalog.current_members().map(|member| (member.node, member)).collect();
-        let before = core::mem::replace(&mut self.quorum.gateways, now.clone());
-        for (node, gateway) in before {
-            if now.get(&node) != Some(&gateway) {
-                self.quorum.given_up.remove(&gateway);
-                self.outputs.push_back(Output::GatewayGone(gateway));
-            }
+        if self.quorum.catalog != self.catalog_version {
+            self.quorum.catalog = self.catalog_version;
+            self.replaced_gateways();
         }
-        for (node, gateway) in now {
-            let away = self.unreachable_since.get(&node).map(|since| self.now.since(*since));
-            let hasty = self.planted.has(Fault::GatewayGivenUpEarly);
-            let patience = if hasty { Span::ZERO } else { GATEWAY_GONE_AFTER };
+        let Care { gateways, given_up, .. } = &mut self.quorum;
+        if self.unreachable_since.is_empty() && given_up.is_empty() {
+            return;
+        }
+        let hasty = self.planted.has(Fault::GatewayGivenUpEarly);
+        let patience = if hasty { Span::ZERO } else { GATEWAY_GONE_AFTER };
+        for (node, gateway) in gateways.iter() {
+            let away = self.unreachable_since.get(node).map(|since| self.now.since(*since));
             if away.is_some_and(|away| away >= patience) {
-                if self.quorum.given_up.insert(gateway) {
-                    self.outputs.push_back(Output::GatewayGone(gateway));
+                if given_up.insert(*gateway) {
+                    self.outputs.push_back(Output::GatewayGone(*gateway));
                 }
             } else {
+                given_up.remove(gateway);
+            }
+        }
+    }
+
+    fn replaced_gateways(&mut self) {
+        let now: BTreeMap<NodeId, Member> =
+            self.catalog.current_members().map(|member| (member.node, member)).collect();
+        let before = core::mem::replace(&mut self.quorum.gateways, now);
+        for (node, gateway) in before {
+            if self.quorum.gateways.get(&node) != Some(&gateway) {
                 self.quorum.given_up.remove(&gateway);
+                self.outputs.push_back(Output::GatewayGone(gateway));
             }
         }
     }

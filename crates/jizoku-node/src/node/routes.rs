@@ -30,6 +30,9 @@ pub struct Route {
 /// What was emitted last.
 #[derive(Debug, Default)]
 pub(super) struct Emitted {
+    /// For which catalog and which link states, by their numbers.
+    catalog: u64,
+    link_states: Option<u64>,
     peers: Option<BTreeMap<NodeId, Vec<String>>>,
     routes: BTreeMap<ServiceId, Route>,
     watched: BTreeMap<ServiceId, (Epoch, Option<NodeId>, u64)>,
@@ -42,7 +45,10 @@ impl Node {
         if self.catalog.cluster().is_none() {
             return;
         }
-        self.peer_duties();
+        if self.emitted.catalog != self.catalog_version {
+            self.emitted.catalog = self.catalog_version;
+            self.peer_duties();
+        }
         self.announce();
         self.service_routes();
         self.watch_duties();
@@ -111,10 +117,14 @@ impl Node {
     }
 
     fn watch_duties(&mut self) {
-        let links = self.reach.links();
-        if self.emitted.links != links {
-            self.watch.handle(self.now, watch::Input::Links(links.clone()));
-            self.emitted.links = links;
+        let link_states = Some(self.reach.version());
+        if self.emitted.link_states != link_states {
+            self.emitted.link_states = link_states;
+            let links = self.reach.links();
+            if self.emitted.links != links {
+                self.watch.handle(self.now, watch::Input::Links(links.clone()));
+                self.emitted.links = links;
+            }
         }
         for (service, record) in self.catalog.services() {
             let active = record

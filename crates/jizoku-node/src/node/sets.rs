@@ -73,7 +73,7 @@ impl Node {
         let failed = self.local.get(&service).map(|local| &local.failed);
         let candidate = |member: Member| {
             let known = self.catalog.member(&member.node)?;
-            let facts = self.facts.of(member.node, self.me().node, self.now);
+            let told = self.facts.load_of(member.node, self.me().node, self.now);
             let failed = failed.is_some_and(|failed| failed.contains_key(&member));
             let load = self.catalog.held_on(member.node).count();
             Some(HolderCandidate {
@@ -82,8 +82,8 @@ impl Node {
                 witness: known.witness,
                 draining: known.draining,
                 reachable: self.reach.reaches(member.node) && !failed,
-                disk_ok: facts.as_ref().is_none_or(|facts| facts.load.disk_ok),
-                free: facts.as_ref().map_or(ByteCount(u64::MAX), |facts| facts.load.disk_free),
+                disk_ok: told.is_none_or(|(_, load)| load.disk_ok),
+                free: told.map_or(ByteCount(u64::MAX), |(_, load)| load.disk_free),
                 load: u32::try_from(load).unwrap_or(u32::MAX),
             })
         };
