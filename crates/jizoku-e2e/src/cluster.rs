@@ -378,6 +378,17 @@ impl Cluster {
         assert!(said.ok, "{said:?}");
     }
 
+    /// Moves a service that is held, and waits until it is held again.
+    pub fn move_to(&self, service: &str, node: usize) {
+        let from = self.active(service).expect("somebody is active");
+        if from != node {
+            self.must(from, &["move", service, "--to", &name(node)]);
+            let moved = || (self.active(service) == Some(node)).then_some(());
+            wait_for(&format!("{service} at {}", name(node)), HELD_WITHIN, moved);
+        }
+        self.wait_until_held(service, 2);
+    }
+
     /// Waits until a service runs and has so many holders, all in the set and up to date.
     pub fn wait_until_held(&self, service: &str, holders: usize) -> Value {
         let mut last = Value::Null;
@@ -425,8 +436,8 @@ pub fn kv(port: u16, state: &str) -> String {
 pub fn kv_called(name: &str, port: u16, memory: &str, state: &str) -> String {
     let module = build::guest("kv");
     format!(
-        "name = \"{name}\"\n[engine]\nkind = \"wasm\"\nprogram = {module:?}\nmemory = \"{memory}\"\n\
-         [[port]]\nname = \"resp\"\nlisten = {port}\n[state]\n{state}\n"
+        "name = \"{name}\"\n[engine]\nkind = \"wasm\"\nprogram = {module:?}\n\
+         memory = \"{memory}\"\n[[port]]\nname = \"resp\"\nlisten = {port}\n[state]\n{state}\n"
     )
 }
 

@@ -85,10 +85,7 @@ fn a_holder_whose_disk_is_full_is_replaced() {
     assert!(said.ok, "{said:?}");
     cluster.up(full);
     cluster.apply_kv(PORT, "output = \"held\"\ndurable = \"disk\"");
-    if cluster.active("kv") == Some(full) {
-        cluster.must(0, &["move", "kv", "--to", "n1"]);
-        wait_for("the move", WITHIN, || (cluster.active("kv") == Some(0)).then_some(()));
-    }
+    cluster.move_to("kv", 0);
     let before = cluster.wait_until_held("kv", 2);
     cluster.add(&[]);
     let load = Load::start(&[cluster.address(0, PORT), cluster.address(1, PORT)]);

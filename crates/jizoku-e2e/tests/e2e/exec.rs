@@ -8,13 +8,14 @@ use jizoku_e2e::clients::{self, curl};
 use jizoku_e2e::cluster::{self, Cluster};
 use jizoku_e2e::{turn, wait_for};
 
-const PORT: u16 = 8000;
+pub(crate) const PORT: u16 = 8000;
 const NODES: usize = 3;
 /// A lease has to run out first, and an interpreter to start, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(30);
 const PAGE: &str = "still here\n";
 
-fn manifest(folder: &str) -> String {
+/// A web server for a folder, on [`PORT`].
+pub(crate) fn manifest(folder: &str) -> String {
     format!(
         "name = \"web\"\n[engine]\nkind = \"exec\"\n\
          command = [\"python3\", \"-m\", \"http.server\", \"--bind\", \"127.0.0.1\", \
@@ -24,18 +25,19 @@ fn manifest(folder: &str) -> String {
     )
 }
 
-/// The number of the process that serves this folder.
-fn process(folder: &str) -> Option<u64> {
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let mut numbers = processes.filter_map(|one| one.file_name().to_str()?.parse::<u64>().ok());
-    numbers.find(|pid| {
+/// The numbers of the processes that serve this folder.
+pub(crate) fn processes(folder: &str) -> Vec<u64> {
+    let all = fs::read_dir("/proc").expect("/proc is there").flatten();
+    let numbers = all.filter_map(|one| one.file_name().to_str()?.parse::<u64>().ok());
+    let serves = |pid: &u64| {
         // It may have ended meanwhile.
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
         let mut words = line.split('\0');
         let python = words.next().is_some_and(|program| program.contains("python"));
         python && words.any(|word| word == folder)
-    })
+    };
+    numbers.filter(serves).collect()
 }
 
 #[test]
@@ -74,13 +76,15 @@ fn a_plain_process_is_started_again_and_a_failing_one_disturbs_nobody() {
         (failing["times"].as_u64()? >= 2).then_some(failing)
     });
     assert!(failing["reason"].as_str().is_some_and(|why| !why.is_empty()), "{failing}");
-    let pid = process(folder).expect("a process of the service");
+    let pid = *processes(folder).first().expect("a process of the service");
     let epoch = cluster::epoch(&cluster.service(0, "web"));
     answers(&cluster, 0);
 
     // The process itself dies.
     clients::signal("KILL", &pid.to_string());
-    let again = wait_for("another process", WITHIN, || process(folder).filter(|p| *p != pid));
+    let again = wait_for("another process", WITHIN, || {
+        processes(folder).into_iter().find(|other| *other != pid)
+    });
     answers(&cluster, 1);
     println!("process {pid} was followed by {again}");
 

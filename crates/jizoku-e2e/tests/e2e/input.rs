@@ -2,13 +2,17 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use jizoku_e2e::cluster::{self, Cluster};
 use jizoku_e2e::resp::Connection;
-use jizoku_e2e::turn;
+use jizoku_e2e::{turn, wait_for};
 
 const PORT: u16 = 7000;
 const NODES: usize = 3;
+/// How often noise is sent to each port.
+const ROUNDS: u64 = 8;
+const WITHIN: Duration = Duration::from_secs(10);
 
 #[test]
 fn mistakes_change_nothing_and_noise_hurts_nobody() {
@@ -41,10 +45,12 @@ fn mistakes_change_nothing_and_noise_hurts_nobody() {
     assert_eq!((&would["action"], &would["applied"]), (&"change".into(), &false.into()), "{would}");
     assert_eq!(version(&cluster), before);
 
+    let greeting = "jizoku_mesh_refused_total{why=\"greeting\"}";
+    let refused: Vec<u64> = (0..NODES).map(|node| cluster.metric(node, greeting)).collect();
     // The same noise on each run: xorshift.
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut noise = vec![0; 64 << 10];
-    for round in 0..8 {
+    for round in 0..ROUNDS {
         noise.iter_mut().for_each(|byte| {
             seed ^= seed << 13;
             seed ^= seed >> 7;
@@ -59,8 +65,11 @@ fn mistakes_change_nothing_and_noise_hurts_nobody() {
             }
         }
     }
-    for node in 0..NODES {
+    for (node, before) in refused.into_iter().enumerate() {
         assert!(cluster.runs(node), "noise ended {}", cluster::name(node));
+        wait_for("noise that is counted", WITHIN, || {
+            (cluster.metric(node, greeting) >= before + ROUNDS).then_some(())
+        });
         let mut connection = Connection::open(cluster.address(node, PORT)).expect("a server");
         assert_eq!(connection.call(&["PING"]).expect("an answer"), "PONG");
     }

@@ -1,6 +1,6 @@
 //! Twenty deaths in a row, while clients count on connections that stay open all the time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jizoku_e2e::cluster::Cluster;
 use jizoku_e2e::resp::{Connection, Load};
@@ -8,6 +8,8 @@ use jizoku_e2e::turn;
 
 const PORT: u16 = 7000;
 const KILLS: usize = 20;
+/// Half of the first answers come sooner, even on a machine that is busy with other things.
+const MEDIAN_MAX: Duration = Duration::from_secs(2);
 /// Nodes that may run and hold the service: these die.
 const RUNNERS: [usize; 3] = [0, 1, 2];
 /// Nodes that only pass connections on: these live.
@@ -52,5 +54,6 @@ fn twenty_kills_lose_no_acknowledged_write_and_no_connection() {
     load.settle(addresses[1]);
     pauses.sort();
     let (median, worst) = (pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
+    assert!(median < MEDIAN_MAX, "the first answer comes after {pauses:?}");
     println!("{KILLS} kills; first answer after the active node's: {median:?}, worst {worst:?}");
 }

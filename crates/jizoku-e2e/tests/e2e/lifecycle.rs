@@ -5,8 +5,10 @@ use std::time::Duration;
 use jizoku_e2e::cluster::{self, Cluster};
 use jizoku_e2e::resp::Connection;
 use jizoku_e2e::{turn, wait_for};
+use serde_json::Value;
 
 const PORT: u16 = 7000;
+const LAZY: u16 = 7001;
 const NODES: usize = 3;
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -41,15 +43,24 @@ fn stopping_keeps_the_state_and_removing_does_not() {
 }
 
 #[test]
-fn free_output_survives_up_to_the_last_checkpoint() {
+fn free_output_survives_up_to_the_last_checkpoint_and_what_told_more_is_reset() {
     let _turn = turn();
     let mut cluster = Cluster::start(NODES);
     let before = cluster.apply_kv(PORT, "output = \"free\"\ninterval = \"50ms\"");
     let active = cluster.node(&before["active"]).expect("somebody is active");
     let through = (0..NODES).find(|node| *node != active).expect("three nodes");
+    // Beside it one that hardly ever makes a checkpoint.
+    let lazy = "output = \"free\"\ninterval = \"10m\"";
+    cluster.must_apply(&cluster::kv_called("lazy", LAZY, "256MiB", lazy));
+    cluster.wait_until_held("lazy", 2);
+    cluster.move_to("lazy", active);
+
+    let mut risky = Connection::open(cluster.address(through, LAZY)).expect("a server");
     let mut connection = Connection::open(cluster.address(through, PORT)).expect("a server");
     for number in 1..=100 {
         let told = connection.call(&["INCR", "counter"]).expect("an answer");
+        assert_eq!(told, number.to_string());
+        let told = risky.call(&["INCR", "counter"]).expect("an answer");
         assert_eq!(told, number.to_string());
     }
     // What may be lost is what the last interval brought; time is the subject here.
@@ -58,4 +69,12 @@ fn free_output_survives_up_to_the_last_checkpoint() {
     assert_eq!(get(&cluster, through, "counter"), "100");
     let after = cluster.service(through, "kv");
     assert!(cluster::epoch(&after) > cluster::epoch(&before), "{after}");
+
+    // It was told of more than there is now: to go on would be to lie.
+    let told = risky.call(&["INCR", "counter"]);
+    assert!(told.is_err(), "{told:?}");
+    let is_it = |event: &Value| {
+        event["type"] == "connection_reset" && event["cause"] == "released_too_much"
+    };
+    assert!(cluster.events(through).iter().any(is_it), "the reset is told");
 }

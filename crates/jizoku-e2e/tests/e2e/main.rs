@@ -10,5 +10,5 @@ mod lifecycle;
 mod membership;
 mod partition;
 mod planned;
-
+mod poison;
 mod restart;

@@ -1,7 +1,13 @@
-//! Who is let in, and who is refused.
+//! Who is let in, who goes, and who is refused.
+
+use std::time::Duration;
 
 use jizoku_e2e::cluster::{Cluster, name};
-use jizoku_e2e::turn;
+use jizoku_e2e::resp::Connection;
+use jizoku_e2e::{turn, wait_for};
+
+const PORT: u16 = 7000;
+const WITHIN: Duration = Duration::from_secs(30);
 
 fn members(cluster: &Cluster, node: usize) -> Vec<String> {
     let status = cluster.json(node, &["status"]);
@@ -10,6 +16,38 @@ fn members(cluster: &Cluster, node: usize) -> Vec<String> {
         nodes.iter().map(|one| one["name"].as_str().expect("a name").into()).collect();
     names.sort();
     names
+}
+
+#[test]
+fn a_removed_node_is_refused_and_one_that_left_can_come_back() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(4);
+    cluster.apply_kv(PORT, "output = \"held\"");
+    let before = cluster.metric(0, "jizoku_mesh_refused_total{why=\"stranger\"}");
+    cluster.must(0, &["remove", "n4"]);
+    assert_eq!(members(&cluster, 0), ["n1", "n2", "n3"]);
+    // Its agent goes on, and knocks in vain; so does the next one with that key.
+    cluster.kill(3);
+    cluster.begin(3);
+    wait_for("a stranger that is refused", WITHIN, || {
+        let now = cluster.metric(0, "jizoku_mesh_refused_total{why=\"stranger\"}");
+        (now > before).then_some(())
+    });
+    assert_eq!(members(&cluster, 0), ["n1", "n2", "n3"]);
+    cluster.kill(3);
+    cluster.wait_until_held("kv", 2);
+
+    cluster.must(2, &["leave"]);
+    assert!(cluster.wait_for_end(2), "an agent that left ends well");
+    wait_for("two members", WITHIN, || (members(&cluster, 0) == ["n1", "n2"]).then_some(()));
+    let ticket = cluster.must(0, &["ticket"]);
+    let said = cluster.enter(2, &["join", ticket.trim()], &[]);
+    assert!(said.ok, "{said:?}");
+    cluster.up(2);
+    assert_eq!(members(&cluster, 0), ["n1", "n2", "n3"]);
+    cluster.wait_until_held("kv", 2);
+    let mut connection = Connection::open(cluster.address(2, PORT)).expect("a server");
+    assert_eq!(connection.call(&["PING"]).expect("an answer"), "PONG");
 }
 
 #[test]
@@ -41,4 +79,17 @@ fn tickets_work_once_in_time_and_for_one_cluster() {
     refused(&cluster, fourth, &expired, &["ticket"]);
     cluster.up(third);
     assert_eq!(members(&cluster, 0), ["n1", "n2", "n3"]);
+
+    // A member of the other cluster gives an address of this one for its own: who dials it finds
+    // another key there, and neither cluster learns anything of the other.
+    let before = cluster.metric(0, "jizoku_mesh_refused_total{why=\"greeting\"}");
+    let place = cluster.mesh(0).to_string();
+    let liar = others.create(&["--advertise", &place]);
+    others.up(liar);
+    wait_for("a handshake that fails", WITHIN, || {
+        let now = cluster.metric(0, "jizoku_mesh_refused_total{why=\"greeting\"}");
+        (now > before).then_some(())
+    });
+    assert_eq!(members(&cluster, 0), ["n1", "n2", "n3"]);
+    assert_eq!(members(&others, 0), [name(0), name(liar)]);
 }

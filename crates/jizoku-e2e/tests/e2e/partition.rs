@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use jizoku_e2e::clients::{self, curl};
 use jizoku_e2e::cluster::{self, Cluster, name};
 use jizoku_e2e::resp::{Connection, Load};
 use jizoku_e2e::{spaces, turn, wait_for};
+
+use crate::exec;
 
 const HELD: u16 = 7000;
 const FREE: u16 = 7001;
@@ -71,12 +74,7 @@ fn only_the_side_with_a_majority_serves() {
         let free = "output = \"free\"\ninterval = \"20ms\"";
         cluster.must_apply(&cluster::kv_called("free", FREE, "256MiB", free));
         cluster.wait_until_held("free", 2);
-        if cluster.active("free") != Some(active) {
-            cluster.must(active, &["move", "free", "--to", &name(active)]);
-            let moved = || (cluster.active("free") == Some(active)).then_some(());
-            wait_for("the move", WITHIN, moved);
-            cluster.wait_until_held("free", 2);
-        }
+        cluster.move_to("free", active);
         let mut inside = Connection::open(cluster.address(active, HELD)).expect("a server");
         assert_eq!(inside.call(&["INCR", "inside"]).expect("an answer"), "1");
         let load = Load::start(&others.map(|node| cluster.address(node, HELD)));
@@ -114,5 +112,39 @@ fn only_the_side_with_a_majority_serves() {
         // It was open through the node that was cut off, and nothing was wrong with it.
         assert_eq!(inside.call(&["INCR", "inside"]).expect("an answer"), "2");
         load.settle(cluster.address(active, HELD));
+    });
+}
+
+#[test]
+fn a_process_on_the_side_without_a_majority_is_ended_before_another_begins() {
+    let _turn = turn();
+    if !spaces::available() || !clients::installed(&["curl", "python3"]) {
+        return;
+    }
+    spaces::within(|spaces| {
+        let cluster = Cluster::apart(spaces, NODES);
+        let folder = cluster.folder().to_str().expect("paths of tests are text");
+        cluster.must_apply(&exec::manifest(folder));
+        let answers = |node: usize| {
+            let url = format!("http://{}/", cluster.address(node, exec::PORT));
+            wait_for(&format!("{url} answers"), WITHIN, || curl(&url));
+        };
+        answers(0);
+        let active = cluster.active("web").expect("somebody is active");
+        let others = [(active + 1) % NODES, (active + 2) % NODES];
+        let before = exec::processes(folder);
+        assert_eq!(before.len(), 1, "one runs");
+
+        cluster.note(&format!("part {} from the rest", name(active)));
+        others.iter().for_each(|other| cluster.spaces().part(active, *other));
+        let mut most = 0;
+        let after = wait_for("another process", WITHIN, || {
+            let now = exec::processes(folder);
+            most = most.max(now.len());
+            (now.len() == 1 && now != before).then_some(now)
+        });
+        assert_eq!(most, 1, "two ran at a time: {before:?} {after:?}");
+        answers(others[0]);
+        answers(others[1]);
     });
 }
