@@ -5,6 +5,9 @@
 //! put channels behind these verbs; the fake in [`fake`] computes its answers in place, so that
 //! the simulator needs no thread.
 //!
+//! What every engine must hold is written down as a list of properties in `conformance` (feature
+//! `conformance`), and each engine's tests run it.
+//!
 //! What it does not know: nodes, holders, the catalog, how checkpoints travel.
 //!
 //! Invariants
@@ -21,8 +24,13 @@
 #![deny(missing_docs)]
 
 extern crate alloc;
+#[cfg(any(test, feature = "conformance"))]
+extern crate std;
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod fake;
+mod pulse;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,7 +38,9 @@ use core::fmt;
 
 use jizoku_checkpoint::image::{Diff, Image};
 use jizoku_streams::{ToGateway, ToInstance};
-use jizoku_types::{Epoch, GatewayId, Instant, ServiceId, Span};
+use jizoku_types::{ByteCount, Epoch, GatewayId, Instant, ServiceId, Span};
+
+pub use pulse::{Pulse, Stuck};
 
 /// What an instance begins from.
 #[derive(Clone, Debug)]
@@ -162,6 +172,19 @@ impl fmt::Display for Exit {
     }
 }
 
+/// What an instance uses of the machine that it runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The system's number of its first process; none if it has no process of its own.
+    pub pid: Option<u32>,
+    /// Processor time that it has used since it was started here, with all that it started.
+    /// It never gets less, and stays after the instance has ended.
+    pub cpu: Span,
+    /// Memory that it takes now: of processes what is resident, of a program inside the agent its
+    /// memory and its private files.
+    pub memory: ByteCount,
+}
+
 /// A running instance.
 pub trait Instance {
     /// Applies one input at `now`; then `poll` until `None`.
@@ -170,6 +193,11 @@ pub trait Instance {
     fn poll(&mut self) -> Option<Output>;
     /// When to call `handle` or `poll` again although nothing came in.
     fn deadline(&self) -> Option<Instant>;
+    /// What it uses. Costs some system calls for each of its processes: for people and for
+    /// balancing, a few times a second at most.
+    fn usage(&self) -> Usage;
+    /// Whether it takes connections, seen from inside. Looking leaves no trace in its state.
+    fn pulse(&self, now: Instant) -> Pulse;
 }
 
 /// Collects everything that an instance has to say now.

@@ -15,15 +15,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
-use jizoku_engine::{Exit, Identity, Input, Instance, Output};
-use jizoku_types::{Instant, Span};
+use jizoku_engine::{Exit, Identity, Input, Instance, Output, Pulse, Usage};
+use jizoku_types::{ByteCount, Instant, Span};
 
 use crate::clock::boot_nanos;
 use crate::keeper::KeeperCommand;
 use crate::message::{Order, tell};
 use crate::program::Program;
+use crate::usage;
 use crate::worker;
 
 /// Messages of gateways that wait to be handled. Beyond that they are dropped, as a network
@@ -148,6 +149,13 @@ struct State {
     ports: Vec<u16>,
     /// The keeper's socket, while the program runs.
     keeper: Option<std::os::fd::OwnedFd>,
+    /// The system's number of the keeper, until it was reaped.
+    keeper_pid: Option<u32>,
+    /// What the program had used when it was last looked at.
+    used: usage::Used,
+    runs: bool,
+    /// For each port, since when the program has not taken connections that wait for it.
+    unaccepted: Vec<Option<Moment>>,
 }
 
 impl Shared {
@@ -170,6 +178,7 @@ impl Shared {
             return;
         }
         state.exited = matches!(output, Output::Exited { .. });
+        state.runs |= matches!(output, Output::Running { .. });
         if state.exited {
             state.keeper = None;
         }
@@ -190,6 +199,25 @@ impl Shared {
         self.lock().pid = Some(pid);
     }
 
+    pub(crate) fn set_keeper_pid(&self, pid: u32) {
+        self.lock().keeper_pid = Some(pid);
+    }
+
+    /// Right before the keeper is reaped: looks a last time at what the program has used.
+    pub(crate) fn last_look(&self) {
+        let mut state = self.lock();
+        state.look();
+        state.used.memory = ByteCount(0);
+        state.keeper_pid = None;
+    }
+
+    /// For each port, since when connections wait for the program in vain.
+    pub(crate) fn set_unaccepted(&self, since: &[Option<Moment>]) {
+        let mut state = self.lock();
+        state.unaccepted.clear();
+        state.unaccepted.extend_from_slice(since);
+    }
+
     pub(crate) fn has_pid(&self) -> bool {
         self.lock().pid.is_some()
     }
@@ -207,6 +235,16 @@ impl Shared {
             // It fails only if the thread has ended; then there is nothing to wake.
             let _ = thread.wake();
         }
+    }
+}
+
+impl State {
+    /// Asks the system what the program uses now.
+    fn look(&mut self) {
+        let Some(keeper) = self.keeper_pid else { return };
+        let now = usage::below(keeper);
+        // What a process has used is out of sight between its end and its being reaped.
+        self.used = usage::Used { cpu: self.used.cpu.max(now.cpu), memory: now.memory };
     }
 }
 
@@ -275,6 +313,23 @@ impl Instance for ExecInstance {
     fn deadline(&self) -> Option<Instant> {
         // The thread minds its own time; what it has to say it says by the waker.
         None
+    }
+
+    fn usage(&self) -> Usage {
+        let mut state = self.shared.lock();
+        state.look();
+        Usage { pid: state.pid, cpu: state.used.cpu, memory: state.used.memory }
+    }
+
+    fn pulse(&self, _now: Instant) -> Pulse {
+        let state = self.shared.lock();
+        let waits = |since: &Option<Moment>| {
+            let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+            Span::nanos(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let mut unaccepted: Vec<Span> = state.unaccepted.iter().map(waits).collect();
+        unaccepted.resize(state.ports.len(), Span::ZERO);
+        Pulse { runs: state.runs && !state.exited, silent: Span::ZERO, unaccepted }
     }
 }
 

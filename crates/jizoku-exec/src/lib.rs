@@ -34,6 +34,7 @@ pub mod keeper;
 mod message;
 mod ports;
 pub mod program;
+mod usage;
 mod worker;
 
 pub use instance::{ExecEngine, ExecInstance};

@@ -122,6 +122,10 @@ struct Worker {
     again: BTreeSet<Socket>,
     /// Connections that are to be tried again, with the time.
     retries: BTreeSet<(Moment, Socket)>,
+    /// For each port, connections that the program has not taken yet, and since when.
+    untaken: Vec<BTreeSet<(Moment, Socket)>>,
+    /// What of that the instance's owner can see.
+    told_untaken: Vec<Option<Moment>>,
 }
 
 impl Worker {
@@ -148,6 +152,7 @@ impl Worker {
                 .map_err(because("can't watch the keeper"))?;
         }
         shared.set_ports(&ports);
+        shared.set_keeper_pid(keeper_process.id());
         shared.set_keeper(socket.try_clone().map_err(because("no more descriptors"))?);
         let stream_identity = StreamIdentity {
             service: identity.service,
@@ -156,6 +161,7 @@ impl Worker {
             survives: false,
         };
         let now = Moment::now();
+        let count = ports.len();
         Ok(Worker {
             end: InstanceEnd::new(stream_identity, ports.len()),
             poll,
@@ -174,6 +180,8 @@ impl Worker {
             by_id: BTreeMap::new(),
             again: BTreeSet::new(),
             retries: BTreeSet::new(),
+            untaken: vec![BTreeSet::new(); count],
+            told_untaken: vec![None; count],
         })
     }
 
@@ -212,6 +220,7 @@ impl Worker {
             for socket in ready {
                 self.pump(socket);
             }
+            self.tell_untaken();
             exit = exit.or_else(|| self.look_whether_it_listens());
             self.tell_gateways();
             if let Some(exit) = exit {
@@ -308,8 +317,10 @@ impl Worker {
             while let Some(socket) = self.end.accept(port) {
                 let id = self.end.conn_id(socket).expect("it was just accepted");
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[port]));
-                let give_up = Moment::now() + self.times.connect_within;
-                self.conns.insert(socket, Conn::new(id, address, give_up));
+                let now = Moment::now();
+                let give_up = now + self.times.connect_within;
+                self.conns.insert(socket, Conn::new(id, port, address, now, give_up));
+                self.untaken[port].insert((now, socket));
                 self.by_id.insert(id, socket);
                 self.again.insert(socket);
             }
@@ -323,7 +334,12 @@ impl Worker {
         }
         let Some(conn) = self.conns.get_mut(&socket) else { return };
         let token = Token(CONNS + socket.0 as usize);
-        match conn.pump(socket, &mut self.end, self.poll.registry(), token) {
+        let pumped = conn.pump(socket, &mut self.end, self.poll.registry(), token);
+        if conn.is_taken() || pumped == Pumped::Over {
+            let (port, since) = conn.offered();
+            self.untaken[port].remove(&(since, socket));
+        }
+        match pumped {
             Pumped::Waits => {}
             Pumped::HasMore => drop(self.again.insert(socket)),
             Pumped::Retry(at) => drop(self.retries.insert((at, socket))),
@@ -332,6 +348,16 @@ impl Worker {
                     self.by_id.remove(&conn.id());
                 }
             }
+        }
+    }
+
+    /// Lets the owner see since when connections wait for the program.
+    fn tell_untaken(&mut self) {
+        let first = |waiting: &BTreeSet<(Moment, Socket)>| waiting.first().map(|(since, _)| *since);
+        let now = self.untaken.iter().map(first);
+        if !now.clone().eq(self.told_untaken.iter().copied()) {
+            self.told_untaken = now.collect();
+            self.shared.set_unaccepted(&self.told_untaken);
         }
     }
 
@@ -448,6 +474,7 @@ impl Worker {
 
     /// Shuts the keeper's socket, which ends it and all of the program, and waits for that.
     fn close_keeper(&mut self) {
+        self.shared.last_look();
         self.shared.forget_keeper();
         // It fails only if the other side is gone already.
         let _ = rustix::net::shutdown(&self.keeper, rustix::net::Shutdown::Both);

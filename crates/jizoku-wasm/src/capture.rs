@@ -103,7 +103,10 @@ impl Recorder {
         let (snapshots, incoming) = sync_channel::<Box<Snapshot>>(1);
         let (give_back, used) = channel();
         let own = Arc::clone(&image);
-        let record = move || record(&incoming, &give_back, &own, &shared);
+        let record = move || {
+            let _metered = shared.meter.this_thread();
+            record(&incoming, &give_back, &own, &shared);
+        };
         let thread = std::thread::Builder::new().name("wasm-recorder".into()).spawn(record)?;
         Ok(Recorder { snapshots: Some(snapshots), used, image, thread: Some(thread) })
     }

@@ -17,6 +17,7 @@ use wasmtime::{Memory, ResourceLimiter};
 use crate::capture::{Recorder, Snapshot};
 use crate::files::Tree;
 use crate::instance::Shared;
+use crate::meter::Meter;
 use crate::sockets::Sockets;
 use crate::stack::Stack;
 use crate::state::{self, HostState};
@@ -66,6 +67,7 @@ pub(crate) struct Host {
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) memory_max: usize,
+    meter: Arc<Meter>,
     /// Whether it asked for more than it may have; tells why it then gave up.
     pub(crate) refused: bool,
 }
@@ -84,6 +86,7 @@ impl Host {
     ) -> Result<Option<T>, Fail> {
         let shared = &self.shared;
         let mut state = shared.lock();
+        state.called = node_now();
         let found = loop {
             if state.stop {
                 return Err(Fail::End(End::Stopped));
@@ -112,6 +115,7 @@ impl Host {
                 }
             };
             state.waits = false;
+            state.called = node_now();
         };
         state.program_ran();
         shared.unlock(state);
@@ -130,6 +134,7 @@ impl Host {
         };
         snapshot.host = state::encode(&state);
         snapshot.files = self.files.capture();
+        self.shared.meter.set_files(self.files.used());
         let mut shared = self.shared.lock();
         snapshot.seq = shared.capture.take().expect("only a wanted capture unwinds the program");
         snapshot.sockets = shared.sockets.capture(snapshot.seq);
@@ -177,9 +182,9 @@ pub(crate) fn span(duration: Duration) -> Span {
 }
 
 impl Limits {
-    pub(crate) fn new(memory_max: u64) -> Limits {
+    pub(crate) fn new(memory_max: u64, meter: Arc<Meter>) -> Limits {
         let memory_max = memory_max.min(STATE_MAX.0) as usize;
-        Limits { memory_max, refused: false }
+        Limits { memory_max, meter, refused: false }
     }
 }
 
@@ -192,6 +197,9 @@ impl ResourceLimiter for Limits {
     ) -> wasmtime::Result<bool> {
         let allowed = desired <= self.memory_max;
         self.refused |= !allowed;
+        if allowed {
+            self.meter.set_memory(desired as u64);
+        }
         Ok(allowed)
     }
 

@@ -17,9 +17,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jizoku_checkpoint::image::Diff;
-use jizoku_engine::{Exit, Input, Instance, Output};
-use jizoku_types::{Instant, Span};
+use jizoku_engine::{Exit, Input, Instance, Output, Pulse, Usage};
+use jizoku_types::{ByteCount, Instant, Span};
 
+use crate::host::span;
+use crate::meter::Meter;
 use crate::sockets::Sockets;
 use crate::track::Tracking;
 use crate::wasi::clock::node_now;
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
     /// The program waits here.
     pub(crate) program: Condvar,
     tracking: AtomicU8,
+    pub(crate) meter: Arc<Meter>,
 }
 
 /// Behind the lock.
@@ -55,6 +58,9 @@ pub(crate) struct State {
     pub(crate) stop: bool,
     /// The program is in [`Shared::program`].
     pub(crate) waits: bool,
+    /// When the program last made a call that could wait, on the node's clock.
+    pub(crate) called: u64,
+    runs: bool,
     exit: Option<Exit>,
     exited: bool,
     /// The owner's clock minus the node's, wrapping: it is told with each input.
@@ -78,6 +84,8 @@ impl Shared {
             capture: None,
             stop: false,
             waits: false,
+            called: node_now(),
+            runs: false,
             exit: None,
             exited: false,
             clock_offset: 0,
@@ -91,6 +99,7 @@ impl Shared {
             state: Mutex::new(state),
             program: Condvar::new(),
             tracking: AtomicU8::new(Tracking::Compare as u8),
+            meter: Arc::default(),
         }
     }
 
@@ -115,6 +124,10 @@ impl Shared {
 
     pub(crate) fn push(&self, output: Output) {
         let mut state = self.lock();
+        if matches!(output, Output::Running { .. }) {
+            state.runs = true;
+            state.called = node_now();
+        }
         state.outputs.push_back(output);
         self.unlock(state);
     }
@@ -283,6 +296,21 @@ impl Instance for WasmInstance {
 
     fn deadline(&self) -> Option<Instant> {
         self.shared.lock().sockets.deadline()
+    }
+
+    fn usage(&self) -> Usage {
+        let meter = &self.shared.meter;
+        Usage { pid: None, cpu: span(meter.time()), memory: ByteCount(meter.memory()) }
+    }
+
+    fn pulse(&self, _now: Instant) -> Pulse {
+        let state = self.shared.lock();
+        let now = node_now();
+        let since = |then: u64| Span::nanos(now.saturating_sub(then));
+        let silent = if state.waits { Span::ZERO } else { since(state.called) };
+        let unaccepted = state.sockets.unaccepted().map(|then| then.map_or(Span::ZERO, since));
+        let ended = state.exit.is_some() || state.exited;
+        Pulse { runs: state.runs && !ended, silent, unaccepted: unaccepted.collect() }
     }
 }
 

@@ -27,6 +27,7 @@ mod globals;
 mod host;
 mod instance;
 mod kept;
+mod meter;
 mod program;
 mod restore;
 mod sockets;

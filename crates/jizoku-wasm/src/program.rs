@@ -54,6 +54,7 @@ pub(crate) struct Start {
 /// The whole life of a program; to be called on a thread of its own.
 pub(crate) fn live(start: Start) {
     let shared = Arc::clone(&start.shared);
+    let _metered = shared.meter.this_thread();
     let exit = catch_unwind(AssertUnwindSafe(|| run(start)))
         .unwrap_or_else(|_| Exit::Crashed("the engine has a bug: it panicked".into()));
     shared.end(exit);
@@ -218,6 +219,7 @@ fn host(
 ) -> Result<Host, String> {
     let recorder = Recorder::start(image, Arc::clone(&start.shared))
         .map_err(|why| format!("no thread for its captures: {why}"))?;
+    start.shared.meter.set_files(files.used());
     Ok(Host {
         shared: Arc::clone(&start.shared),
         memory: None,
@@ -230,7 +232,7 @@ fn host(
         environment: Strings(start.program.environment()),
         waiting_since: None,
         stack: Stack::new(),
-        limits: Limits::new(start.program.memory_max.0),
+        limits: Limits::new(start.program.memory_max.0, Arc::clone(&start.shared.meter)),
         recorder,
         restoring_since: None,
     })

@@ -10,6 +10,8 @@ use jizoku_streams::instance::{
 use jizoku_streams::{ToGateway, ToInstance};
 use jizoku_types::{GatewayId, Instant};
 
+use crate::wasi::clock::node_now;
+
 /// A connection, as descriptors name it.
 pub(crate) type Socket = u32;
 
@@ -18,6 +20,8 @@ pub(crate) struct Sockets {
     end: InstanceEnd,
     /// A call of the program may have given it something to say.
     touched: bool,
+    /// For each port: since when, on the node's clock, connections wait and none was accepted.
+    unaccepted: Vec<Option<u64>>,
 }
 
 /// What reading gave.
@@ -46,7 +50,8 @@ pub(crate) struct Ready {
 
 impl Sockets {
     pub(crate) fn fresh(identity: &Identity, ports: u8) -> Sockets {
-        Sockets { end: InstanceEnd::new(of_streams(identity), usize::from(ports)), touched: false }
+        let end = InstanceEnd::new(of_streams(identity), usize::from(ports));
+        Sockets { end, touched: false, unaccepted: vec![None; usize::from(ports)] }
     }
 
     /// The connections of the capture `seq`.
@@ -58,7 +63,10 @@ impl Sockets {
     ) -> Result<Sockets, RestoreError> {
         let end = InstanceEnd::restore(of_streams(identity), usize::from(ports), seq, bytes)?;
         // It greets the gateways that it knows.
-        Ok(Sockets { end, touched: true })
+        let unaccepted = vec![None; usize::from(ports)];
+        let mut sockets = Sockets { end, touched: true, unaccepted };
+        sockets.look_who_waits();
+        Ok(sockets)
     }
 
     pub(crate) fn can_accept(&self, port: u8) -> bool {
@@ -66,7 +74,28 @@ impl Sockets {
     }
 
     pub(crate) fn accept(&mut self, port: u8) -> Option<Socket> {
-        self.end.accept(usize::from(port)).map(|slot| slot.0)
+        let accepted = self.end.accept(usize::from(port)).map(|slot| slot.0);
+        if let Some(since) = self.unaccepted.get_mut(usize::from(port)) {
+            *since = (self.end.pending(usize::from(port)) > 0).then(node_now);
+        }
+        accepted
+    }
+
+    /// For each port since when nobody was accepted although somebody waits.
+    pub(crate) fn unaccepted(&self) -> impl Iterator<Item = Option<u64>> {
+        self.unaccepted.iter().copied()
+    }
+
+    /// Notes on which ports somebody waits, or no more.
+    fn look_who_waits(&mut self) {
+        for (port, since) in self.unaccepted.iter_mut().enumerate() {
+            match self.end.pending(port) {
+                0 => *since = None,
+                _ => {
+                    since.get_or_insert_with(node_now);
+                }
+            }
+        }
     }
 
     /// None if a read would wait.
@@ -130,10 +159,12 @@ impl Sockets {
 
     pub(crate) fn handle(&mut self, now: Instant, gateway: GatewayId, message: ToInstance) {
         self.end.handle(now, gateway, message);
+        self.look_who_waits();
     }
 
     pub(crate) fn gateway_gone(&mut self, gateway: GatewayId) {
         self.end.gateway_gone(gateway);
+        self.look_who_waits();
     }
 
     pub(crate) fn quarantine(&mut self) {

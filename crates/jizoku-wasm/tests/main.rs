@@ -5,7 +5,9 @@
 mod support;
 
 mod captures;
+mod conformance;
 mod contract;
+mod hostile;
 mod isolation;
 mod notebook;
 mod pages;

@@ -5,15 +5,24 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../../../../examples/actor/src/actor.rs"]
+mod actor;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use jizoku_engine::{Identity, Instance, Output};
 use jizoku_exec::{ExecEngine, KeeperCommand, Program, keeper};
 use jizoku_types::{Epoch, ServiceId, Span};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+/// Receive buffer of the actor's connections: what a program that doesn't read still takes.
+const RECEIVE_BUFFER: usize = 64 << 10;
 
 fn main() {
     if keeper::is_asked_for() {
@@ -23,6 +32,11 @@ fn main() {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["agent", lease_ms, renew] => agent(lease_ms.parse().unwrap(), *renew == "renew"),
+        ["actor", port] => {
+            let listener = TcpListener::bind(("127.0.0.1", port.parse().unwrap())).unwrap();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER).unwrap();
+            actor::serve(&listener, wait).unwrap();
+        }
         ["echo", port] => serve(port, echo),
         ["deaf", port] => serve(port, |_| park()),
         ["source", port] => serve(port, |mut client| while client.write_all(&[7; 4096]).is_ok() {}),
@@ -39,6 +53,28 @@ fn main() {
         ["silent"] => park(),
         other => panic!("no such actor: {other:?}"),
     }
+}
+
+/// Waits until one of them is ready, or for so long.
+fn wait(polled: &mut [actor::Polled<'_>], patience: Option<Duration>) -> std::io::Result<()> {
+    let mut entries = Vec::new();
+    for one in polled.iter() {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, one.read);
+        flags.set(PollFlags::OUT, one.write);
+        entries.push(PollFd::from_borrowed_fd(one.fd, flags));
+    }
+    let patience = patience.map(|patience| Timespec {
+        tv_sec: patience.as_secs().try_into().unwrap(),
+        tv_nsec: patience.subsec_nanos().into(),
+    });
+    poll(&mut entries, patience.as_ref())?;
+    let found: Vec<PollFlags> = entries.iter().map(PollFd::revents).collect();
+    for (one, found) in polled.iter_mut().zip(found) {
+        one.ready = !found.is_empty();
+        one.broken = found.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
+    }
+    Ok(())
 }
 
 /// Waits until somebody kills it.

@@ -29,7 +29,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// A connection.
 pub(super) struct Conn {
     id: ConnId,
+    port: usize,
     address: SocketAddr,
+    /// When the program was first offered it.
+    since: Moment,
     /// When connecting has failed for good.
     give_up: Moment,
     tcp: Option<TcpStream>,
@@ -70,10 +73,18 @@ enum Broken {
 }
 
 impl Conn {
-    pub(super) fn new(id: ConnId, address: SocketAddr, give_up: Moment) -> Conn {
+    pub(super) fn new(
+        id: ConnId,
+        port: usize,
+        address: SocketAddr,
+        since: Moment,
+        give_up: Moment,
+    ) -> Conn {
         Conn {
             id,
+            port,
             address,
+            since,
             give_up,
             tcp: None,
             connected: false,
@@ -89,6 +100,16 @@ impl Conn {
 
     pub(super) fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// Whether the program, or the system for it, has taken the connection.
+    pub(super) fn is_taken(&self) -> bool {
+        self.connected
+    }
+
+    /// The port's index, and since when the program has been offered it.
+    pub(super) fn offered(&self) -> (usize, Moment) {
+        (self.port, self.since)
     }
 
     /// The system says that something can be done.

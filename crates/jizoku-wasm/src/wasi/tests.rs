@@ -33,7 +33,7 @@ fn host() -> Host {
         environment: process_calls::Strings(vec!["NAME=value".into()]),
         waiting_since: None,
         stack: Stack::new(),
-        limits: Limits::new(1 << 20),
+        limits: Limits::new(1 << 20, Arc::clone(&shared.meter)),
         recorder: Recorder::start(Image::empty(), Arc::clone(&shared)).unwrap(),
         restoring_since: None,
         shared,
