@@ -10,9 +10,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use jizoku_types::ConnId;
-use jizoku_wasm::Tracking;
+use jizoku_wasm::{Engine, Settings, Tracking};
 
-use support::guests::{Tool, example_by, tools};
+use support::guests::{Tool, example_by, example_module, tools};
 use support::house::House;
 use support::kv::request;
 
@@ -61,6 +61,35 @@ fn pauses_and_restores(tracking: Tracking) {
         restores.push(Duration::from_nanos(house.took.as_nanos()));
     }
     show("  restore", &mut restores);
+    restores_from_ready(&mut house, tracking);
+}
+
+/// The same between two engines, each of which has laid out the memory when it takes over.
+fn restores_from_ready(house: &mut House, tracking: Tracking) {
+    let engines = [(); 2].map(|()| {
+        let engine = Engine::new(Settings { tracking: Some(tracking) }).expect("wasmtime runs");
+        let prepared = engine.prepare(&example_module("kv")).expect("an example is admitted");
+        (engine, prepared)
+    });
+    let [mut restores, mut firsts, mut pauses, mut ahead] = <[Vec<Duration>; 4]>::default();
+    for (engine, prepared) in engines.iter().cycle().take(10) {
+        let began = Instant::now();
+        engine.keep_ready(house.service, &house.image);
+        ahead.push(began.elapsed());
+        house.move_to(prepared);
+        house.until_running();
+        restores.push(Duration::from_nanos(house.took.as_nanos()));
+        let began = Instant::now();
+        let conn = house.connect(0);
+        answered(house, conn, &request(&["GET", "key:000017"]), VALUE);
+        firsts.push(began.elapsed());
+        let (pause, _) = house.checkpoint();
+        pauses.push(Duration::from_nanos(pause.as_nanos()));
+    }
+    show("  laying out ahead", &mut ahead);
+    show("  restore of what was laid out", &mut restores);
+    show("  first answer after that", &mut firsts);
+    show("  pause of the first capture after that", &mut pauses);
 }
 
 fn fill(house: &mut House) -> ConnId {

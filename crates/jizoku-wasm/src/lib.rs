@@ -9,7 +9,8 @@
 //! asyncify, so that it can write its call stack into memory and read it back ([`stack`]). While it
 //! stands still only the changed pages are copied ([`track`]); everything else is done while it
 //! runs ([`capture`]). The state is of WebAssembly and of ours alone: it does not depend on
-//! wasmtime's version, nor on this machine, and a program goes on from it anywhere ([`restore`]).
+//! wasmtime's version, nor on this machine, and a program goes on from it anywhere ([`restore`]),
+//! at once where its memory was laid out ahead ([`ready`]).
 //!
 //! - [`Engine`] compiles modules that [`admission`] lets in; [`Prepared`] starts them
 //! - [`WasmInstance`] is a running one, after the contract of `jizoku-engine`
@@ -29,6 +30,7 @@ mod instance;
 mod kept;
 mod meter;
 mod program;
+mod ready;
 mod restore;
 mod sockets;
 mod stack;

@@ -23,10 +23,11 @@ use crate::files::Tree;
 use crate::globals;
 use crate::host::{Host, Limits, span};
 use crate::instance::Shared;
+use crate::ready::Layout;
 use crate::restore;
 use crate::stack::{self, Phase, Stack};
 use crate::state;
-use crate::track::{Tracker, Tracking};
+use crate::track::{Content, Tracker, Tracking};
 use crate::wasi::clock::{Clocks, real_time};
 use crate::wasi::descriptors::Descriptors;
 use crate::wasi::errno::End;
@@ -49,6 +50,8 @@ pub(crate) struct Start {
     pub(crate) origin: Origin,
     pub(crate) shared: Arc<Shared>,
     pub(crate) tracking: Tracking,
+    /// Memory that was laid out for its service; of use if it begins from a checkpoint.
+    pub(crate) layout: Option<Layout>,
 }
 
 /// The whole life of a program; to be called on a thread of its own.
@@ -86,7 +89,7 @@ struct Life {
 
 impl Life {
     /// Makes the program, in the state of its origin. The error says why it can't be.
-    fn begin(start: Start) -> Result<Life, String> {
+    fn begin(mut start: Start) -> Result<Life, String> {
         let (image, fresh) = match &start.origin {
             Origin::Fresh => (Image::empty(), true),
             Origin::Restored { image, .. } => (image.clone(), false),
@@ -109,11 +112,12 @@ impl Life {
         store.data_mut().memory = Some(memory);
         let entry = instance.get_typed_func(&mut store, START).map_err(cannot)?;
         Stack::connect(&mut store, &instance).map_err(cannot)?;
+        let mut content = Content::Fresh;
         if !fresh {
-            restore::memory(&mut store, memory, &image)?;
+            content = restore::memory(&mut store, memory, &image, start.layout.take())?;
             restore::globals(&mut store, &instance, &image)?;
         }
-        let tracker = Tracker::start(wanted, memory.data(&store), MEMORY_RESERVED, fresh);
+        let tracker = Tracker::start(wanted, memory.data(&store), MEMORY_RESERVED, content);
         store.data().shared.set_tracking(tracker.kind());
         if !fresh {
             let frames = image.read_all(capture::STACK).ok_or("the state has no call stack")?;

@@ -13,8 +13,9 @@ use crate::capture::{GLOBALS, HOST, MEMORY};
 use crate::files::{self, Tree};
 use crate::globals;
 use crate::host::Host;
+use crate::ready::Layout;
 use crate::state::{self, Globals, HostState};
-use crate::track::is_zero;
+use crate::track::{Content, is_zero};
 
 const WASM_PAGE: u64 = 64 << 10;
 /// From this many bytes on, memory is asked for in huge pages before it is filled.
@@ -45,8 +46,14 @@ pub(crate) fn tree(image: &Image, limit: u64) -> Result<Tree, String> {
         .map_err(|files::Damaged(why)| format!("the state's files are damaged: {why}"))
 }
 
-/// Gives the memory its size and its content.
-pub(crate) fn memory(store: &mut Store<Host>, memory: Memory, image: &Image) -> Result<(), String> {
+/// Gives the memory its size and its content: by mapping what was laid out, if there is something,
+/// else by copying.
+pub(crate) fn memory(
+    store: &mut Store<Host>,
+    memory: Memory,
+    image: &Image,
+    layout: Option<Layout>,
+) -> Result<Content, String> {
     let space = image.space(MEMORY).ok_or("the state has no memory")?;
     let size = memory.data_size(&mut *store) as u64;
     if space.len() < size || !space.len().is_multiple_of(WASM_PAGE) {
@@ -56,6 +63,16 @@ pub(crate) fn memory(store: &mut Store<Host>, memory: Memory, image: &Image) -> 
         .grow(&mut *store, (space.len() - size) / WASM_PAGE)
         .map_err(|_| "the state's memory is more than the program may have")?;
     let bytes = memory.data_mut(store);
+    let layout = layout.and_then(|layout| layout.following(image).ok());
+    if let Some(layout) = layout {
+        // SAFETY: a memory of wasmtime's is a private mapping that begins with a page and is
+        // unmapped as a whole when the store goes. Its program does not run yet, and the store is
+        // borrowed for ourselves, so that nobody else has a reference into it.
+        let mapped = unsafe { layout.map_over(bytes) };
+        // What failed may have left a hole: the memory can't be used any more.
+        mapped.map_err(|why| format!("the state's memory can't be mapped: {why}"))?;
+        return Ok(Content::Mapped);
+    }
     let (first, added) = bytes.split_at_mut(size as usize);
     // Where the module has data of its own, zeros of the state must be written too.
     for (page, at) in first.chunks_exact_mut(BLOCK).zip(0..) {
@@ -70,7 +87,7 @@ pub(crate) fn memory(store: &mut Store<Host>, memory: Memory, image: &Image) -> 
         let start = at as usize * BLOCK;
         bytes[start..start + BLOCK].copy_from_slice(block.bytes());
     }
-    Ok(())
+    Ok(Content::Copied)
 }
 
 /// Gives the globals their values.

@@ -28,6 +28,17 @@ pub enum Tracking {
     Compare,
 }
 
+/// What a memory holds when tracking begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// What its program begins with; there is no image yet.
+    Fresh,
+    /// What the image holds, all of it written.
+    Copied,
+    /// What the image holds, mapped: most pages are not there before they are touched.
+    Mapped,
+}
+
 /// Tracks one memory.
 pub(crate) struct Tracker {
     /// None: compare.
@@ -44,20 +55,29 @@ impl Tracker {
     }
 
     /// Tracks `memory`, which lies in a mapping of `reserved` bytes and grows within it. From now
-    /// on writes are noted. `fresh`: the image to compare with is empty, otherwise it is what
-    /// `memory` holds now.
-    pub(crate) fn start(wanted: Tracking, memory: &[u8], reserved: usize, fresh: bool) -> Tracker {
+    /// on writes are noted.
+    pub(crate) fn start(
+        wanted: Tracking,
+        memory: &[u8],
+        reserved: usize,
+        content: Content,
+    ) -> Tracker {
         if wanted == Tracking::Compare {
             return Tracker::comparing();
         }
         let Ok(mut userfault) = Userfault::register(memory.as_ptr(), reserved) else {
             return Tracker::comparing();
         };
-        if userfault.take_written(memory.len(), |_| {}).is_err() {
+        let armed = match content {
+            // Pages that are not there are protected too; else reading one would count as writing.
+            Content::Mapped => userfault.protect(memory.len()),
+            Content::Fresh | Content::Copied => userfault.take_written(memory.len(), |_| {}),
+        };
+        if armed.is_err() {
             return Tracker::comparing();
         }
         let mut first = Vec::new();
-        if fresh {
+        if content == Content::Fresh {
             let pages = memory.chunks_exact(PAGE).zip(0..);
             first = pages.filter(|(page, _)| !is_zero(page)).map(|(_, number)| number).collect();
         }

@@ -11,3 +11,4 @@ mod hostile;
 mod isolation;
 mod notebook;
 mod pages;
+mod ready;

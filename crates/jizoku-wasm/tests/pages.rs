@@ -6,7 +6,8 @@ use crate::support::guests::example;
 use crate::support::house::House;
 use crate::support::kv::{ask, request};
 
-fn fill(house: &mut House, keys: usize) -> jizoku_types::ConnId {
+/// So many keys with values of 1000 bytes.
+pub(crate) fn fill(house: &mut House, keys: usize) -> jizoku_types::ConnId {
     let conn = house.connect(0);
     let value = "v".repeat(1000);
     let mut bytes = Vec::new();

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use jizoku_checkpoint::image::{DiffBuilder, Image};
+
 use super::*;
+use crate::ready::Layout;
 
 /// Page-aligned memory that is freed at the end.
 struct Memory {
@@ -61,7 +64,7 @@ fn every_way_reports_what_was_written() {
         write(&mut memory, 3..5, 1);
         let mut image = vec![0; memory.length];
         let length = memory.length;
-        let mut tracker = Tracker::start(way, memory.slice(), length, true);
+        let mut tracker = Tracker::start(way, memory.slice(), length, Content::Fresh);
         assert_eq!(tracker.kind(), way);
         let mut changed = Vec::new();
         let rounds: [&[Range<usize>]; 4] = [&[3..5], &[], &[0..1, 4095..4096], &[100..1500]];
@@ -90,7 +93,7 @@ fn more_ranges_than_one_call_reports() {
         let length = memory.length;
         memory.slice().fill(1);
         let image = memory.slice().to_vec();
-        let mut tracker = Tracker::start(way, memory.slice(), length, false);
+        let mut tracker = Tracker::start(way, memory.slice(), length, Content::Copied);
         let every_other: Vec<u32> = (0..8192).step_by(2).collect();
         for &page in &every_other {
             memory.slice()[page as usize * PAGE] = 9;
@@ -103,6 +106,40 @@ fn more_ranges_than_one_call_reports() {
         tracker.take(memory.slice(), is_same, &mut changed);
         assert_eq!(changed, every_other, "{way:?}");
     }
+}
+
+#[test]
+fn reading_mapped_pages_is_not_writing_them() {
+    const PAGES: usize = 1000;
+    if probe() == Tracking::Compare {
+        return;
+    }
+    let mut image = Image::empty();
+    let mut builder = DiffBuilder::new(None);
+    builder.bytes("memory.0", &vec![7; PAGES * PAGE]);
+    image.apply_unrooted(&builder.finish()).unwrap();
+    let mut memory = Memory::new(PAGES);
+    let length = memory.length;
+    // SAFETY: the mapping is private, ours alone, and unmapped as a whole.
+    unsafe { Layout::of(&image).unwrap().map_over(memory.slice()) }.unwrap();
+    let way = Tracking::Userfault;
+    let mut tracker = Tracker::start(way, memory.slice(), length, Content::Mapped);
+    assert_eq!(tracker.kind(), way);
+    let mut changed = Vec::new();
+    let mut take = |memory: &mut Memory| {
+        tracker.take(memory.slice(), |_, _| unreachable!("nothing is compared"), &mut changed);
+        changed.clone()
+    };
+    assert!(memory.slice().iter().step_by(5000).all(|byte| *byte == 7));
+    assert!(take(&mut memory).is_empty());
+    write(&mut memory, 3..5, 1);
+    write(&mut memory, 900..901, 2);
+    assert_eq!(take(&mut memory), [3, 4, 900]);
+    assert!(memory.slice().iter().all(|byte| *byte <= 7));
+    assert!(take(&mut memory).is_empty());
+    write(&mut memory, 3..4, 3);
+    write(&mut memory, 500..501, 3);
+    assert_eq!(take(&mut memory), [3, 500]);
 }
 
 #[test]

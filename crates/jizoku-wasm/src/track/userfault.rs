@@ -16,6 +16,8 @@ const UFFD_FEATURE_WP_ASYNC: u64 = 1 << 15;
 const UFFDIO_API: u64 = 0xc018_aa3f;
 const UFFDIO_REGISTER: u64 = 0xc020_aa00;
 const UFFDIO_REGISTER_MODE_WP: u64 = 2;
+const UFFDIO_WRITEPROTECT: u64 = 0xc018_aa06;
+const UFFDIO_WRITEPROTECT_MODE_WP: u64 = 1;
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 const PM_SCAN_WP_MATCHING: u64 = 1;
 const PM_SCAN_CHECK_WPASYNC: u64 = 2;
@@ -36,6 +38,13 @@ struct Register {
     length: u64,
     mode: u64,
     ioctls: u64,
+}
+
+#[repr(C)]
+struct Protect {
+    start: u64,
+    length: u64,
+    mode: u64,
 }
 
 #[repr(C)]
@@ -65,7 +74,7 @@ struct Scan {
 /// One registered mapping.
 pub(super) struct Userfault {
     /// Kept open: closing it ends the tracking.
-    _descriptor: OwnedFd,
+    descriptor: OwnedFd,
     pagemap: File,
     base: u64,
     regions: Box<[Region; REGIONS]>,
@@ -94,11 +103,18 @@ impl Userfault {
         let mut register = Register { start: base, length: length as u64, mode, ioctls: 0 };
         control(&descriptor, UFFDIO_REGISTER, &mut register)?;
         Ok(Userfault {
-            _descriptor: descriptor,
+            descriptor,
             pagemap: File::open("/proc/self/pagemap")?,
             base,
             regions: Box::new([Region::default(); REGIONS]),
         })
+    }
+
+    /// Tracks the first `length` bytes anew, without a report; pages that are not there yet too.
+    pub(super) fn protect(&mut self, length: usize) -> io::Result<()> {
+        let mode = UFFDIO_WRITEPROTECT_MODE_WP;
+        let mut protect = Protect { start: self.base, length: length as u64, mode };
+        control(&self.descriptor, UFFDIO_WRITEPROTECT, &mut protect).map(drop)
     }
 
     /// Reports the pages of the first `length` bytes that were written since the last call, in

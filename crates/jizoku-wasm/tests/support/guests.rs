@@ -42,6 +42,11 @@ pub(crate) fn example(name: &str) -> Prepared {
     example_by(name, Tool::Ours, None)
 }
 
+/// The example `name`, instrumented.
+pub(crate) fn example_module(name: &str) -> Vec<u8> {
+    instrumented(&std::fs::read(built(name)).expect("the example was built"))
+}
+
 /// The example `name`, instrumented by this tool, compiled for this way of tracking.
 pub(crate) fn example_by(name: &str, tool: Tool, tracking: Option<Tracking>) -> Prepared {
     static MODULES: Mutex<BTreeMap<(String, Tool), Vec<u8>>> = Mutex::new(BTreeMap::new());

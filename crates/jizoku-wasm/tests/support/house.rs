@@ -4,6 +4,7 @@
 //! it. Nothing is waited for by time, except that a test which takes too long fails.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant as StdInstant};
 
@@ -19,7 +20,6 @@ use jizoku_wasm::{Prepared, Program, WasmInstance};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that a client's socket is read for at once.
 const CHUNK: usize = 64 << 10;
-const SERVICE: ServiceId = ServiceId(7);
 const HERE: NodeId = NodeId([1; 32]);
 const GATEWAY: GatewayId = GatewayId { node: NodeId([2; 32]), incarnation: Incarnation(1) };
 
@@ -35,8 +35,12 @@ pub(crate) struct Client {
     pub reset: bool,
 }
 
+/// Each house is a service of its own, as tests share engines.
+static SERVICES: AtomicU64 = AtomicU64::new(100);
+
 /// A service.
 pub(crate) struct House {
+    pub service: ServiceId,
     prepared: Prepared,
     pub program: Program,
     held: bool,
@@ -78,13 +82,15 @@ impl House {
     }
 
     pub(crate) fn with(prepared: &Prepared, program: Program, held: bool) -> House {
+        let service = ServiceId(SERVICES.fetch_add(1, Ordering::Relaxed));
         let mut house = House {
+            service,
             prepared: prepared.clone(),
             program,
             held,
             epoch: Epoch::main(0),
             instance: None,
-            gateway: GatewayEnd::new(GATEWAY, SERVICE, held),
+            gateway: GatewayEnd::new(GATEWAY, service, held),
             image: Image::empty(),
             seq: 0,
             clients: BTreeMap::new(),
@@ -105,7 +111,7 @@ impl House {
     fn start(&mut self, origin: Origin) {
         let restored = matches!(origin, Origin::Restored { .. });
         self.epoch = self.epoch.next();
-        let identity = Identity { service: SERVICE, epoch: self.epoch, held: self.held };
+        let identity = Identity { service: self.service, epoch: self.epoch, held: self.held };
         let instance = self.prepared.start(self.program.clone(), identity, origin);
         let (wake, woken) = channel();
         instance.set_waker(move || {
@@ -309,7 +315,7 @@ impl House {
         Some((diff, pause))
     }
 
-    fn commit(&mut self, diff: &Diff) {
+    pub(crate) fn commit(&mut self, diff: &Diff) {
         self.image.apply_unrooted(diff).expect("a diff applies to the image before");
         self.tell(Input::Committed { seq: self.seq });
     }
@@ -325,6 +331,12 @@ impl House {
     pub(crate) fn fail_over(&mut self) {
         self.instance = None;
         self.start(Origin::Restored { image: self.image.clone(), seq: self.seq });
+    }
+
+    /// As `fail_over`, to an engine elsewhere.
+    pub(crate) fn move_to(&mut self, prepared: &Prepared) {
+        self.prepared = prepared.clone();
+        self.fail_over();
     }
 
     /// Serves as an agent does: a checkpoint whenever output waits, until `done`.
