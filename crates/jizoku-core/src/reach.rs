@@ -13,7 +13,9 @@
 //! - Of one origin the highest (incarnation, number) wins; nothing older comes back.
 //! - Routes have the fewest hops, then the lowest cost, then the lowest next hop: the same for
 //!   the same states. Costs are announced in steps, so that a link's jitter moves no route.
-//! - Strangers' states are neither kept nor passed on.
+//! - Strangers' states are neither kept nor passed on. Before this node has been told the members
+//!   (it has just started, and its catalog comes over these very ways) whoever has a link, which
+//!   the mesh gives to members only, and those of whom they tell, count as members.
 //! - After a death, and with no other loss, everybody knows after one flood; no timer is needed.
 //!   What a broken link lost is mended when a link comes up (full table), and by comparing
 //!   digests with one neighbour each [`DIGEST_EVERY`].
@@ -280,7 +282,7 @@ impl Reach {
                     self.announce(now);
                 }
             }
-            Input::Message { from, message } if self.members.contains(&from) => match message {
+            Input::Message { from, message } if self.is_member(&from) => match message {
                 Message::News { states, facts } => self.news(now, from, states, facts),
                 Message::Digest { have, answer } => self.digest(now, from, &have, answer),
             },
@@ -358,6 +360,10 @@ impl Reach {
         self.faults.insert(fault);
     }
 
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.members.is_empty() || self.members.contains(node)
+    }
+
     fn has(&self, fault: Fault) -> bool {
         cfg!(feature = "faults") && self.faults.contains(&fault)
     }
@@ -374,7 +380,7 @@ impl Reach {
         }
         self.links.insert(peer, Link { incarnation, cost: step_of(cost), announced: now });
         self.announce(now);
-        if self.members.contains(&peer) {
+        if self.is_member(&peer) {
             self.send_table(now, peer);
         }
     }
@@ -394,7 +400,7 @@ impl Reach {
         let neighbours: BTreeMap<NodeId, Neighbour> = self
             .links
             .iter()
-            .filter(|(peer, _)| self.members.contains(peer))
+            .filter(|(peer, _)| self.is_member(peer))
             .map(|(peer, link)| {
                 (*peer, Neighbour { incarnation: link.incarnation, cost: link.cost })
             })

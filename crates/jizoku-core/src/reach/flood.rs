@@ -42,7 +42,8 @@ impl Reach {
             let origin = one.origin;
             let newest =
                 self.facts.get(&origin.node).map(|had| (had.origin.incarnation, had.number));
-            let stranger = !self.members.contains(&origin.node) || origin.node == self.me.node;
+            let crowded = self.facts.len() >= NODES_MAX && !self.facts.contains_key(&origin.node);
+            let stranger = !self.is_member(&origin.node) || origin.node == self.me.node || crowded;
             if stranger
                 || one.bytes.len() > FACTS_MAX
                 || Some((origin.incarnation, one.number)) <= newest
@@ -70,8 +71,9 @@ impl Reach {
     fn is_news(&self, state: &LinkState) -> bool {
         let origin = state.origin;
         let newest = self.states.get(&origin.node).map(|had| (had.origin.incarnation, had.number));
-        self.members.contains(&origin.node)
+        self.is_member(&origin.node)
             && origin.node != self.me.node
+            && (self.states.len() < NODES_MAX || newest.is_some())
             && state.neighbours.len() <= NODES_MAX
             && Some((origin.incarnation, state.number)) > newest
     }
@@ -80,7 +82,7 @@ impl Reach {
     /// otherwise: not back to where they came from, and not to whom the origin itself has a link.
     pub(super) fn flood(&mut self, from: Option<NodeId>, states: &[NodeId], facts: &[NodeId]) {
         let peers: Vec<NodeId> =
-            self.links.keys().filter(|peer| self.members.contains(peer)).copied().collect();
+            self.links.keys().filter(|peer| self.is_member(peer)).copied().collect();
         for peer in peers {
             if Some(peer) == from {
                 continue;
@@ -138,7 +140,7 @@ impl Reach {
     /// To the neighbour after the one whose turn was last.
     pub(super) fn send_digest_in_turn(&mut self, now: Instant) {
         let after = |peer: &&NodeId| self.digest_last.is_none_or(|last| **peer > last);
-        let members = || self.links.keys().filter(|peer| self.members.contains(peer));
+        let members = || self.links.keys().filter(|peer| self.is_member(peer));
         let next = members().find(after).or_else(|| members().next()).copied();
         self.digest_last = next;
         if let Some(peer) = next {
@@ -174,7 +176,7 @@ impl Reach {
         self.send_news(from, &states, &facts);
         let lacks = have.iter().any(|(origin, theirs)| {
             let mine = own.get(origin).unwrap_or(&none);
-            let known = self.members.contains(origin) && *origin != self.me.node;
+            let known = self.is_member(origin) && *origin != self.me.node;
             known && (theirs.state > mine.state || theirs.facts > mine.facts)
         });
         if lacks && !answer {

@@ -304,6 +304,26 @@ fn restarts_are_told_even_if_nobody_saw_the_gap() {
 }
 
 #[test]
+fn who_was_restarted_finds_its_ways_before_it_is_told_of_members() {
+    let mut world = World::new(3, None);
+    world.up(0, 1);
+    world.up(1, 2);
+    world.settle();
+    world.down(1, 2);
+    world.settle();
+    world.incarnations[2] = 2;
+    world.nodes[2] = Reach::new(world.member(2));
+    world.up(1, 2);
+    world.settle();
+    // Its catalog comes from node 0: both ways must be there.
+    assert_eq!(world.nodes[0].routes().get(&node(2)), Some(&node(1)));
+    assert_eq!(world.nodes[2].routes().get(&node(0)), Some(&node(1)));
+    world.handle(2, Input::Members((0..3).map(node).collect()));
+    world.settle();
+    assert_eq!(world.check(), Ok(()));
+}
+
+#[test]
 fn strangers_are_neither_kept_nor_passed_on() {
     let mut world = World::full(3);
     let members: BTreeSet<NodeId> = [node(0), node(1)].into();
