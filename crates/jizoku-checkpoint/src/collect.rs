@@ -28,7 +28,7 @@ use core::fmt;
 
 use jizoku_types::spec::Durability;
 use jizoku_types::{
-    ByteCount, Channel, CheckpointId, Epoch, Incarnation, Instant, Member, NodeId, Span,
+    BranchId, ByteCount, Channel, CheckpointId, Epoch, Incarnation, Instant, Member, NodeId, Span,
 };
 
 use crate::chain::{NONE, Point};
@@ -162,6 +162,8 @@ struct Asked {
 /// Collects the state of one service for one epoch.
 pub struct Collector {
     terms: Terms,
+    /// By what holders are sealed.
+    seal: Ask,
     set: BTreeSet<Member>,
     local: Vec<Point>,
     started: Instant,
@@ -194,8 +196,30 @@ impl Collector {
     /// Asks all of `set` to seal under `terms`. `local` is what the holder of this node has: of
     /// that nothing needs to be fetched. (So let the local holder seal first.)
     pub fn new(now: Instant, terms: Terms, set: BTreeSet<Member>, local: Vec<Point>) -> Collector {
+        Collector::asking(now, terms, Ask::Seal, set, local)
+    }
+
+    /// As [`Collector::new`], for a line that goes on from what `set` holds of the branch `parent`.
+    pub fn fork(
+        now: Instant,
+        terms: Terms,
+        parent: BranchId,
+        set: BTreeSet<Member>,
+        local: Vec<Point>,
+    ) -> Collector {
+        Collector::asking(now, terms, Ask::Fork { parent }, set, local)
+    }
+
+    fn asking(
+        now: Instant,
+        terms: Terms,
+        seal: Ask,
+        set: BTreeSet<Member>,
+        local: Vec<Point>,
+    ) -> Collector {
         let mut collector = Collector {
             terms,
+            seal,
             local,
             started: now,
             asked: BTreeMap::new(),
@@ -325,7 +349,7 @@ impl Collector {
             None => SEAL_RESEND_FIRST,
         };
         self.asked.insert(node, Asked { again_at: now + backoff, backoff });
-        let message = ToHolder { terms: self.terms, ask: Ask::Seal };
+        let message = ToHolder { terms: self.terms, ask: self.seal.clone() };
         self.outputs.push_back(Output::Send { to: node, channel: Channel::State, message });
     }
 

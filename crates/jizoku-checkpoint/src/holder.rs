@@ -86,14 +86,6 @@ pub enum Input {
         /// The state.
         point: Point,
     },
-    /// A branch begins with what is complete here of another; the sealed epoch isn't taken along.
-    /// The branch's epochs count on from its parent's, so that its checkpoints come after those.
-    OpenBranch {
-        /// Which line it comes from.
-        from: Line,
-        /// The new branch.
-        to: BranchId,
-    },
     /// The line is no longer wanted here.
     Forget(Line),
     /// Time passed.
@@ -259,7 +251,6 @@ impl Holder {
             Input::StoreFailed { token } => self.store_failed(token),
             Input::NoRoom(no_room) => self.no_room = no_room,
             Input::Install { terms, point } => self.install(terms, point),
-            Input::OpenBranch { from, to } => self.open_branch(from, to),
             Input::Forget(line) => self.forget(line),
             Input::Tick => self.lines.values_mut().for_each(|held| held.expire(now)),
         }
@@ -291,17 +282,25 @@ impl Holder {
         }
     }
 
-    fn open_branch(&mut self, from: Line, to: BranchId) {
-        let line = Line { service: from.service, branch: to };
-        let Some(parent) = self.lines.get(&from) else { return };
-        if self.lines.contains_key(&line) || self.lines.len() >= LINES_MAX {
-            return;
+    /// The line goes on from what is held of the branch `parent`, if that is newer: ids of a line
+    /// that goes on from another are above that one's. False if nothing is held of it.
+    fn fork(&mut self, terms: Terms, parent: BranchId) -> bool {
+        let line = terms.line();
+        let from = Line { service: line.service, branch: parent };
+        let (Some(parent), false) = (self.lines.get(&from), line == from) else { return false };
+        let (chain, durable) = (parent.chain.clone(), parent.durable);
+        let here = self.lines.get(&line);
+        let sealed = here.map_or(0, |held| held.sealed);
+        let newer = chain.top_id() > here.map_or(NONE, |held| held.chain.top_id());
+        let full = here.is_none() && self.lines.len() >= LINES_MAX;
+        if !newer || sealed > terms.epoch.counter || full {
+            return true;
         }
-        let mut held = Held::new();
-        held.chain = parent.chain.clone();
-        self.lines.insert(line, held);
+        let held = self.lines.entry(line).or_insert_with(Held::new);
+        held.go_on_from(chain, durable);
         self.store_snapshot(line);
         self.changed(line);
+        true
     }
 
     fn forget(&mut self, line: Line) {
@@ -327,8 +326,13 @@ impl Holder {
             }
             Ask::Ship(ship) => ship.transfer,
             Ask::Adopt { transfer, .. } => *transfer,
-            Ask::Commit { .. } | Ask::Seal => 0,
+            Ask::Commit { .. } | Ask::Seal | Ask::Fork { .. } => 0,
         };
+        if let Ask::Fork { parent } = &ask
+            && !self.fork(terms, *parent)
+        {
+            return self.refuse(from, terms, number, Why::Gone);
+        }
         if !self.lines.contains_key(&line) && self.lines.len() >= LINES_MAX {
             return self.refuse(from, terms, number, Why::NoRoom);
         }
@@ -350,7 +354,7 @@ impl Holder {
                     }
                 }
             }
-            Ask::Seal => {
+            Ask::Seal | Ask::Fork { .. } => {
                 self.write_seal(line, None);
                 self.answer_when_flushed(Waiting { to: from, terms, owed: Owed::Report });
             }

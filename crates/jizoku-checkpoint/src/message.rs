@@ -99,6 +99,12 @@ pub enum Ask {
         /// What.
         question: Question,
     },
+    /// As [`Ask::Seal`], for a line that goes on from what another branch has: if what is held of
+    /// that is newer, it is held of this line too. Refused if nothing of that branch is held.
+    Fork {
+        /// The branch that the line goes on from.
+        parent: BranchId,
+    },
 }
 
 /// A part of a checkpoint.
@@ -289,6 +295,7 @@ mod tests {
             (to(Ask::Adopt { transfer: 6, id, root, joins: true }), format!("020603ac02{aa}01")),
             (to(Ask::Seal), "03".into()),
             (to(Ask::Fetch { ticket: 8, id, question: Question::Outline }), "040803ac0200".into()),
+            (to(Ask::Fork { parent: BranchId([1; 16]) }), format!("05{}", "01".repeat(16))),
         ] {
             let bytes = jizoku_types::encode(&message);
             assert_eq!(hex(&bytes), format!("{head}{expected}"));

@@ -130,8 +130,8 @@ impl Catalog {
                 self.keep_branch(*service, *branch, record)
             }
             Command::DropBranch { service, branch } => self.drop_branch(*service, *branch),
-            Command::ResolveBranch { service, expect, branch, to, holders } => {
-                self.resolve_branch(*service, *expect, *branch, *to, holders)
+            Command::ResolveBranch { service, expect, branch, reached, to, holders } => {
+                self.resolve_branch(*service, *expect, (*branch, *reached), *to, holders)
             }
             Command::Recover { cluster, generation, survivor } => {
                 if *cluster != own {

@@ -1,5 +1,6 @@
 //! L1: the deciding cores, each a value with `handle`, `poll` and `deadline`, or a function.
 //!
+//! - [`branch`]: what sides without a majority tell of their branches, and which goes on
 //! - [`catalog`]: who exists and who may serve, as a deterministic function of commands
 //! - [`lease`]: who may emit `free` output, and until when
 //! - [`liveness`]: whether a link's other end is alive
@@ -18,6 +19,7 @@
 
 extern crate alloc;
 
+pub mod branch;
 pub mod catalog;
 pub mod lease;
 pub mod liveness;

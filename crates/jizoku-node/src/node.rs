@@ -14,18 +14,22 @@
 //!   active node and epoch.
 //! - A holder is removed from a set only once this node, as the active one, has the state.
 //! - At most one proposal for each purpose is under way.
+//! - A node that was paused or is starved takes nothing over, and opens no branch.
 //!
-//! Rooms: [`assign`] Runners; [`takeover`] who goes on; [`sets`] holder sets; [`quorum`] voters
+//! Rooms: [`assign`] Runners; [`takeover`] who goes on; [`branches`] sides without a majority; [`sets`] holder sets; [`quorum`] voters
 //! and the leader; [`requests`] what people asked for; [`routes`] mesh and gateways; [`facts`]
 //! what nodes say of themselves; [`view`] the whole for people.
 
 mod assign;
+mod branches;
 mod facts;
 mod quorum;
 mod requests;
 mod routes;
 mod sets;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use alloc::boxed::Box;
@@ -37,7 +41,7 @@ use jizoku_core::catalog::{Catalog, Change, Command, MemberSpec, Outcome, Ticket
 use jizoku_core::{lease, reach, succession, watch};
 use jizoku_types::event::LinkDownCause;
 use jizoku_types::{
-    Epoch, Event, GatewayId, Incarnation, Instant, Member, NodeId, ServiceId, Span,
+    BranchId, Epoch, Event, GatewayId, Incarnation, Instant, Member, NodeId, ServiceId, Span,
 };
 
 #[cfg(feature = "faults")]
@@ -46,6 +50,7 @@ use crate::fault::Planted;
 use crate::runner::{Assignment, Holders, Report};
 use crate::wire::ControlMessage;
 
+pub use branches::{BRANCH_AFTER, BRANCH_STAGGER, BranchView, MEET_FOR};
 pub use facts::{Load, NodeFacts, PhaseFact, ServiceFacts};
 pub use requests::{Refusal, Request};
 pub use routes::Route;
@@ -255,6 +260,13 @@ pub enum Output {
     LinkBack(NodeId),
     /// The Holder may forget this service: it was removed.
     ForgetState(ServiceId),
+    /// The Holder may forget this branch of a service: its state is no longer wanted.
+    ForgetBranch {
+        /// Of which service.
+        service: ServiceId,
+        /// Which.
+        branch: BranchId,
+    },
     /// Run this check.
     Probe {
         /// Of which service.
@@ -294,6 +306,10 @@ pub enum Order {
 
 /// How often duties are looked at although nothing happened.
 const DUTY_EVERY: Span = Span::millis(250);
+/// A Node that is called so much later than it asked for was paused, or is starved.
+const PAUSED: Span = Span::millis(250);
+/// For so long after that it judges nobody: what was sent meanwhile has yet to be taken.
+const JUDGE_AFTER: Span = Span::secs(1);
 /// After how long without any way to it a gateway's connections are given up.
 const GATEWAY_GONE_AFTER: Span = Span::secs(30);
 
@@ -312,6 +328,7 @@ pub struct Node {
     owner: lease::Owner,
     voter: lease::Voter,
     attempts: succession::Attempts,
+    branches: branches::Branches,
     watch: watch::Watch,
     local: BTreeMap<ServiceId, Local>,
     crashes: BTreeMap<ServiceId, assign::Crashes>,
@@ -325,6 +342,10 @@ pub struct Node {
     /// Something changed that duties depend on.
     dirty: bool,
     duty_at: Instant,
+    /// This node's own timers run late, as whoever owns them says.
+    late: bool,
+    /// Before that it judges nobody: it was paused itself.
+    judges_at: Instant,
     planted: Planted,
     outputs: VecDeque<Output>,
 }
@@ -344,6 +365,7 @@ impl Node {
             owner: lease::Owner::new(me, config.lease),
             voter: lease::Voter::new(now),
             attempts: succession::Attempts::new(),
+            branches: branches::Branches::default(),
             watch: watch::Watch::new(me.node),
             local: BTreeMap::new(),
             crashes: BTreeMap::new(),
@@ -356,6 +378,8 @@ impl Node {
             unreachable_since: BTreeMap::new(),
             dirty: true,
             duty_at: now + DUTY_EVERY,
+            late: false,
+            judges_at: now,
             planted: Planted::default(),
             outputs: VecDeque::new(),
             config,
@@ -391,6 +415,9 @@ impl Node {
     pub fn handle(&mut self, now: Instant, input: Input) {
         assert!(now >= self.now, "time runs backwards");
         self.now = now;
+        if now > self.duty_at + PAUSED {
+            self.judges_at = now + JUDGE_AFTER;
+        }
         match input {
             Input::Applied { id, command } => self.applied(id, &command),
             Input::Refused { id, unknown } => self.refused(id, unknown),
@@ -425,7 +452,11 @@ impl Node {
                 self.watch.handle(now, seen);
             }
             Input::Request { id, request } => self.requested(id, request),
-            Input::Late(late) => self.watch.handle(now, watch::Input::SelfLate(late)),
+            Input::Late(late) => {
+                self.late = late;
+                self.dirty = true;
+                self.watch.handle(now, watch::Input::SelfLate(late));
+            }
             Input::Tick => {}
         }
         self.settle();
@@ -446,6 +477,11 @@ impl Node {
             self.watch.deadline(),
         ];
         cores.into_iter().flatten().chain([self.duty_at]).min()
+    }
+
+    /// Whether this node may call another one dead: it is not itself late.
+    fn may_judge(&self) -> bool {
+        !self.late && self.now >= self.judges_at
     }
 
     /// This node in this incarnation.
@@ -523,6 +559,7 @@ impl Node {
     }
 
     fn duties(&mut self) {
+        self.branch_duties();
         self.route_duties();
         self.assign_duties();
         self.set_duties();
@@ -591,7 +628,7 @@ impl Node {
             Change::LossAccepted { service, epoch } => {
                 self.order(*service, *epoch, Order::AcceptLoss);
             }
-            _ => {}
+            other => self.branch_changed(other),
         }
     }
 
@@ -635,6 +672,7 @@ impl Node {
                 self.watch.handle(now, watch::Input::Message { from, message });
             }
             ControlMessage::Move { service, epoch, to } => self.move_here(service, epoch, to),
+            ControlMessage::Branch(notice) => self.branch_heard(from, notice),
         }
     }
 
@@ -693,6 +731,7 @@ impl Node {
             reach::Output::RoutesAre(routes) => self.outputs.push_back(Output::Routes(routes)),
             reach::Output::Reachable { node } => {
                 self.unreachable_since.remove(&node.node);
+                self.branches.tell_soon();
                 self.event(Event::NodeReachable { node: node.node });
                 self.outputs.push_back(Output::LinkBack(node.node));
             }

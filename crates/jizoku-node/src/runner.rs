@@ -25,15 +25,15 @@ use core::fmt;
 use jizoku_checkpoint::chain::Point;
 use jizoku_checkpoint::collect::{self, Collector};
 use jizoku_checkpoint::image::{Diff, Image};
-use jizoku_checkpoint::message::{Answer, FromHolder, Terms, ToHolder};
+use jizoku_checkpoint::message::{Answer, FromHolder, Line, Terms, ToHolder};
 use jizoku_checkpoint::ship::{self, HolderSet, Shipper};
 use jizoku_engine as engine;
 use jizoku_engine::{Exit, Identity, Origin};
 use jizoku_streams::{ToGateway, ToInstance};
 use jizoku_types::spec::{OutputMode, ServiceSpec};
 use jizoku_types::{
-    ByteCount, Channel, CheckpointId, Epoch, Event, GatewayId, Instant, Member, NodeId, ServiceId,
-    Span,
+    BranchId, ByteCount, Channel, CheckpointId, Epoch, Event, GatewayId, Instant, Member, NodeId,
+    ServiceId, Span,
 };
 
 use crate::fault::{Fault, Planted};
@@ -67,8 +67,23 @@ pub struct Assignment {
     pub cluster_restarted: bool,
     /// The instance crashed twice from this checkpoint: reset connections with newer input.
     pub poisonous: bool,
-    /// What this node's own Holder has of the service: filled in by whoever owns that.
+    /// The line goes on from what the holders have of this branch.
+    pub fork: Option<BranchId>,
+    /// What this node's own Holder has of [`Assignment::source`]: filled in by whoever owns that.
     pub local: Vec<Point>,
+}
+
+impl Assignment {
+    /// The line that the state comes from.
+    pub fn source(&self) -> Line {
+        Line { service: self.service, branch: self.fork.unwrap_or(self.epoch.branch) }
+    }
+
+    /// Whether output waits for a lease. A branch has one opener, who alone is ever active in it:
+    /// nobody has to be kept out.
+    fn needs_lease(&self) -> bool {
+        self.spec.needs_lease() && self.epoch.branch == BranchId::MAIN
+    }
 }
 
 /// The holder set, with the catalog's version of it.
@@ -478,7 +493,11 @@ impl Runner {
             let known: BTreeSet<NodeId> = set.iter().map(|member| member.node).collect();
             set.extend(assignment.everyone.iter().filter(|m| !known.contains(&m.node)));
         }
-        let mut collector = Collector::new(self.now, self.terms(), set, assignment.local.clone());
+        let (terms, local) = (self.terms(), assignment.local.clone());
+        let mut collector = match assignment.fork {
+            Some(parent) => Collector::fork(self.now, terms, parent, set, local),
+            None => Collector::new(self.now, terms, set, local),
+        };
         if assignment.accept_loss {
             collector.handle(self.now, collect::Input::AcceptLoss);
         } else if assignment.cluster_restarted {
@@ -551,7 +570,8 @@ impl Runner {
     /// effects are not only its output.
     fn start_if_allowed(&mut self) {
         let spec = &self.assignment.spec;
-        if !spec.has_state() && spec.needs_lease() && self.now >= self.lease_until {
+        let waits = !spec.has_state() && self.assignment.needs_lease();
+        if waits && self.now >= self.lease_until {
             return;
         }
         let Some(origin) = self.origin.take() else { return };
@@ -747,7 +767,7 @@ impl Runner {
         if self.flow.last_capture.is_some_and(|last| message.cover() > last) {
             return;
         }
-        if !self.assignment.spec.needs_lease() {
+        if !self.assignment.needs_lease() {
             self.outputs.push_back(Output::ToGateway { gateway, message });
             return;
         }

@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 
 use jizoku_checkpoint::message::{FromHolder, ToHolder};
-use jizoku_core::{lease, reach, watch};
+use jizoku_core::{branch, lease, reach, watch};
 use jizoku_streams::{ToGateway, ToInstance};
 use jizoku_types::{Epoch, GatewayId, NodeId, ServiceId};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub enum ControlMessage {
         /// Where to; none: wherever the succession says.
         to: Option<NodeId>,
     },
+    /// What the opener of a branch says of it.
+    Branch(branch::Notice),
 }
 
 /// On `Channel::State` and `Channel::Bulk`.

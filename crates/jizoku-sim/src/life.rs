@@ -526,6 +526,9 @@ impl Life {
                 }
             }
             node::Output::ForgetState(service) => self.forget(service),
+            node::Output::ForgetBranch { service, branch } => {
+                self.holder.handle(now, holder::Input::Forget(Line { service, branch }));
+            }
             node::Output::Probe { service, epoch, check } => {
                 let running = self.runners.get(&service).map(|one| one.runner.phase());
                 let failure = (running != Some(Phase::Serving)).then(|| "not running".into());
@@ -548,8 +551,7 @@ impl Life {
 
     fn activate(&mut self, mut assignment: Assignment) {
         let service = assignment.service;
-        let line = Line { service, branch: BranchId::MAIN };
-        assignment.local = self.holder.points(line);
+        assignment.local = self.holder.points(assignment.source());
         let mut runner = Runner::new(self.now, assignment.clone());
         if let Some(bug) = self.bug {
             bug.plant_in_runner(&mut runner);

@@ -246,6 +246,13 @@ impl Held {
         Taken::Complete { head, parts }
     }
 
+    /// What another line has takes the place of what is here. A transfer under way was based on
+    /// what was here.
+    pub(super) fn go_on_from(&mut self, chain: Chain, durable: Durability) {
+        (self.chain, self.unfinished, self.kept) = (chain, None, false);
+        self.durable = durable;
+    }
+
     /// Drops what is above `id`. True if there was something.
     pub(super) fn adopt(
         &mut self,

@@ -141,15 +141,40 @@ fn another_branch_is_another_line() {
     let one = point(5, 1);
     desk.ship(terms(5, MEMORY), 1, &Point::none(), &one);
     let branch = BranchId([1; 16]);
-    desk.input(Input::OpenBranch { from: LINE, to: branch });
     let epoch = Epoch { branch, counter: 6 };
     let in_branch = Terms { epoch, ..terms(6, MEMORY) };
-    assert_eq!(desk.seal(in_branch), report(&one, NONE, false));
+    let fork = Ask::Fork { parent: BranchId::MAIN };
+    assert_eq!(desk.ask(in_branch, fork.clone()), report(&one, NONE, false));
     assert_eq!(desk.ship(in_branch, 1, &one, &point(6, 2)), ack(6, 2));
     // The other goes on as if nothing had happened.
     assert_eq!(desk.ship(terms(5, MEMORY), 2, &one, &point(5, 2)), ack(5, 2));
     assert_eq!(desk.ids(), [one.id, id(5, 2)]);
     assert_eq!(desk.holder.lines().count(), 2);
+    // Asked again it has what it has by then.
+    assert_eq!(desk.ask(in_branch, fork), report(&point(6, 2), NONE, false));
+}
+
+#[test]
+fn the_main_line_goes_on_from_a_branch_only_while_that_is_newer() {
+    let mut desk = Desk::new();
+    let one = point(5, 1);
+    desk.ship(terms(5, MEMORY), 1, &Point::none(), &one);
+    desk.ship(terms(5, MEMORY), 2, &one, &point(5, 2));
+    let branch = BranchId([1; 16]);
+    let in_branch = Terms { epoch: Epoch { branch, counter: 6 }, ..terms(6, MEMORY) };
+    let fork = Ask::Fork { parent: branch };
+    let gone = |desk: &mut Desk, counter| {
+        let said = desk.ask(terms(counter, MEMORY), fork.clone());
+        matches!(said[..], [Answer::Refuse { why: Why::Gone, .. }])
+    };
+    assert!(gone(&mut desk, 7), "nothing is held of it: an older state is not reported for it");
+    desk.ask(in_branch, Ask::Fork { parent: BranchId::MAIN });
+    desk.ship(in_branch, 1, &point(5, 2), &point(6, 3));
+    assert_eq!(desk.ask(terms(7, MEMORY), fork.clone()), report(&point(6, 3), NONE, false));
+    desk.ship(terms(7, MEMORY), 1, &point(6, 3), &point(7, 4));
+    // The next takeover may not know yet that the main line has gone on.
+    assert_eq!(desk.ask(terms(8, MEMORY), fork.clone()), report(&point(7, 4), NONE, false));
+    assert_eq!(desk.ask(terms(7, MEMORY), fork), superseded(0, 8));
 }
 
 #[test]

@@ -156,6 +156,8 @@ pub enum Command {
         expect: Epoch,
         /// Which branch.
         branch: BranchId,
+        /// The counter of its epoch: the main line goes on above it.
+        reached: u64,
         /// Who is active for it.
         to: Member,
         /// Who has every committed checkpoint of it.

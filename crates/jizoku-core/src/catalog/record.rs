@@ -109,6 +109,9 @@ pub struct ServiceRecord {
     pub loss_accepted: bool,
     /// States of branches that stopped.
     pub branches: BTreeMap<jizoku_types::BranchId, BranchRecord>,
+    /// The state of the main line is what the holders have of this branch, which became the main
+    /// line: until the active node says that its set has gone on from there.
+    pub fork: Option<jizoku_types::BranchId>,
 }
 
 impl ServiceRecord {

@@ -13,7 +13,7 @@ use super::members::next;
 use super::outcome::{Change, Conflict, Rejection};
 use super::record::{BranchRecord, CHECKS_MAX, SPEC_MAX, ServiceRecord, Wanted};
 use super::update::{Update, update_of};
-use super::{BRANCHES_MAX, Catalog, Fault, Refusal};
+use super::{BRANCHES_MAX, Catalog, Fault, RECOVERY_JUMP, Refusal};
 
 type Result = core::result::Result<Vec<Change>, Refusal>;
 
@@ -63,6 +63,7 @@ impl Catalog {
             born: false,
             loss_accepted: false,
             branches: BTreeMap::new(),
+            fork: None,
         };
         self.services.insert(service, record);
         Ok(vec![Change::ServiceAdded { service }])
@@ -176,8 +177,12 @@ impl Catalog {
         }
         let record = self.record(service)?;
         let same = record.holders == *set.holders && record.joining == *set.joining;
-        if same && record.born == born && !record.loss_accepted {
+        if same && record.born == born && !record.loss_accepted && record.fork.is_none() {
             return Ok(Vec::new());
+        }
+        // Said again as it is: all of it has gone on from the branch.
+        if same {
+            record.fork = None;
         }
         record.holders.clone_from(set.holders);
         record.joining.clone_from(set.joining);
@@ -273,7 +278,7 @@ impl Catalog {
         &mut self,
         service: ServiceId,
         expect: Epoch,
-        branch: BranchId,
+        (branch, reached): (BranchId, u64),
         to: Member,
         holders: &BTreeSet<Member>,
     ) -> Result {
@@ -291,8 +296,12 @@ impl Catalog {
         self.check_set(record, holders, &BTreeSet::new())?;
         let record = self.record(service)?;
         let from = record.active;
+        // Above all that the branch's checkpoints are numbered by: they precede what comes now.
+        let most = record.epoch.counter.saturating_add(RECOVERY_JUMP);
+        record.epoch.counter = record.epoch.counter.max(reached.min(most));
         record.epoch = next(record.epoch);
         record.active = Some(to);
+        record.fork = Some(branch);
         record.holders.clone_from(holders);
         record.joining.clear();
         record.holders_version = record.holders_version.saturating_add(1);

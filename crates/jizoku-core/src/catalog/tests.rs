@@ -568,13 +568,21 @@ fn branches_are_listed_within_limits_and_can_become_the_main_line() {
         service: SERVICE,
         expect: Epoch::main(1),
         branch: BranchId([1; 16]),
+        reached: 7,
         to: member(3, 1),
         holders: members(&[(3, 1), (4, 1)]),
     };
     done(&mut catalog, resolve.clone());
-    assert_eq!(conflict(&mut catalog, resolve), Conflict::Epoch { current: Epoch::main(2) });
+    assert_eq!(conflict(&mut catalog, resolve), Conflict::Epoch { current: Epoch::main(8) });
     let now = catalog.service(SERVICE).unwrap();
     assert_eq!((now.active, &now.holders), (Some(member(3, 1)), &members(&[(3, 1), (4, 1)])));
+    assert_eq!(now.fork, Some(BranchId([1; 16])));
+    let version = now.holders_version;
+    done(&mut catalog, set_holders(8, version, &[(2, 1), (3, 1), (4, 1)]));
+    let now = catalog.service(SERVICE).unwrap();
+    assert_eq!(now.fork, Some(BranchId([1; 16])), "another set says nothing of the fork");
+    done(&mut catalog, set_holders(8, version + 1, &[(2, 1), (3, 1), (4, 1)]));
+    assert_eq!(catalog.service(SERVICE).unwrap().fork, None, "said again: all have gone on");
     let drop = Command::DropBranch { service: SERVICE, branch: BranchId([1; 16]) };
     assert_eq!(rejected(&mut catalog, drop), Rejection::NoSuchBranch);
     done(&mut catalog, Command::RemoveMember { node: node(3), accept_loss: false });
@@ -722,6 +730,7 @@ fn random_about_services(dice: &mut Dice, catalog: &Catalog) -> Command {
             service,
             expect: random_epoch(dice, catalog, service),
             branch: BranchId([dice.below(4) as u8; 16]),
+            reached: dice.below(9),
             to: random_member(dice, catalog),
             holders: random_set(dice, catalog),
         },

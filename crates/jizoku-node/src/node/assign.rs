@@ -12,7 +12,9 @@ use alloc::vec::Vec;
 use jizoku_core::catalog::{Command, Wanted};
 use jizoku_core::{lease, watch};
 use jizoku_engine::Exit;
-use jizoku_types::{CheckpointId, Epoch, Event, Instant, Member, NodeId, ServiceId, Span};
+use jizoku_types::{
+    BranchId, CheckpointId, Epoch, Event, Instant, Member, NodeId, ServiceId, Span,
+};
 
 use super::requests::Purpose;
 use super::{Node, Order, Output};
@@ -86,13 +88,10 @@ impl Node {
         let known: BTreeSet<ServiceId> =
             self.local.keys().chain(self.catalog.services().keys()).copied().collect();
         for service in known {
-            let record = self.catalog.service(service);
-            let mine = record.filter(|record| record.active == Some(me));
-            let Some(record) = mine else {
+            let Some((epoch, wanted)) = self.reign_here(service, me) else {
                 self.dismiss(service);
                 continue;
             };
-            let (epoch, wanted) = (record.epoch, record.wanted);
             match self.local.get(&service) {
                 Some(local) if local.epoch == epoch => self.look_after(service, wanted),
                 _ => {
@@ -105,7 +104,17 @@ impl Node {
         }
     }
 
-    fn dismiss(&mut self, service: ServiceId) {
+    /// The epoch in which this node is active for a service, and whether an instance shall run.
+    fn reign_here(&self, service: ServiceId, me: Member) -> Option<(Epoch, Wanted)> {
+        if let Some(own) = self.branches.own(service) {
+            return Some((own.epoch, Wanted::Running));
+        }
+        let record = self.catalog.service(service)?;
+        let here = record.active == Some(me) && !self.branches.has_left(service, record.epoch);
+        here.then_some((record.epoch, record.wanted))
+    }
+
+    pub(super) fn dismiss(&mut self, service: ServiceId) {
         if let Some(local) = self.local.remove(&service) {
             self.owner.handle(self.now, lease::OwnerInput::Release { service });
             if local.phase != Phase::Ended && !self.planted.has(Fault::NotDismissed) {
@@ -118,22 +127,29 @@ impl Node {
     fn activate(&mut self, service: ServiceId) {
         let Some(record) = self.catalog.service(service) else { return };
         let holders = Holders { version: record.holders_version, members: record.holders.clone() };
-        let epoch = record.epoch;
+        let begin = match self.branches.own(service) {
+            Some(own) => (own.epoch, own.holders.clone(), Some(own.parent.branch), true),
+            None => (record.epoch, holders, record.fork, record.born),
+        };
+        let (epoch, holders, fork, born) = begin;
+        let branch = epoch.branch != BranchId::MAIN;
         let crashes = self.crashes.get(&service);
         let assignment = Assignment {
             me: self.me(),
             service,
             spec: record.spec.clone(),
             epoch,
-            born: record.born && !self.planted.has(Fault::BirthForgotten),
+            born: born && !self.planted.has(Fault::BirthForgotten),
             holders: holders.clone(),
             everyone: self.catalog.current_members().collect(),
-            accept_loss: record.loss_accepted,
-            cluster_restarted: self.cluster_restarted() || self.planted.has(Fault::ColdAlways),
+            accept_loss: record.loss_accepted && !branch,
+            cluster_restarted: self.cluster_restarted() && !branch
+                || self.planted.has(Fault::ColdAlways),
+            fork,
             poisonous: crashes.is_some_and(|crashes| crashes.from_count >= 2),
             local: Vec::new(),
         };
-        if record.spec.needs_lease() {
+        if record.spec.needs_lease() && !branch {
             self.owner.handle(self.now, lease::OwnerInput::Want { service, epoch });
         }
         self.local.insert(
@@ -156,10 +172,12 @@ impl Node {
 
     /// A Runner of the right epoch is here: tell it what changed, end it, or start over.
     fn look_after(&mut self, service: ServiceId, wanted: Wanted) {
-        let Some(record) = self.catalog.service(service) else { return };
-        let now = Holders { version: record.holders_version, members: record.holders.clone() };
+        let Some(now) = self.holders_of(service) else { return };
         let Some(local) = self.local.get_mut(&service) else { return };
         let epoch = local.epoch;
+        if local.phase == Phase::Ended && epoch.branch != BranchId::MAIN {
+            return self.reopen(service);
+        }
         if local.phase == Phase::Ended {
             if wanted == Wanted::Running {
                 self.start_over(service);
@@ -170,7 +188,10 @@ impl Node {
             local.told = now.clone();
             self.order(service, epoch, Order::Holders(now));
         }
-        self.quiesce_if_due(service, wanted);
+        // A branch neither moves nor stops: it ends when the sides meet.
+        if epoch.branch == BranchId::MAIN {
+            self.quiesce_if_due(service, wanted);
+        }
     }
 
     fn quiesce_if_due(&mut self, service: ServiceId, wanted: Wanted) {
@@ -267,6 +288,7 @@ impl Node {
                 self.facts.urgent = true;
                 if phase == Phase::Unreachable {
                     self.event(Event::Unreachable { service });
+                    self.abandon(service, epoch);
                 }
             }
             Report::CaughtUp(member) => {
@@ -298,6 +320,7 @@ impl Node {
             Report::Committed(status) => {
                 local.last = status;
                 self.dirty = dirty;
+                self.branch_committed(service, epoch, &status);
             }
             Report::Printed(_) => self.dirty = dirty,
         }

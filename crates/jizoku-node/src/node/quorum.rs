@@ -44,6 +44,9 @@ pub(super) struct Care {
 impl Node {
     pub(super) fn leader_is(&mut self, leader: Option<NodeId>) {
         if self.leader != leader {
+            if self.leader.is_some() != leader.is_some() {
+                self.branches.leader_is(self.now, leader.is_some());
+            }
             self.leader = leader;
             self.event(Event::LeaderChanged { leader });
             self.quorum.next_change = self.now + CHANGE_EVERY;

@@ -60,6 +60,8 @@ pub(super) enum Purpose {
     TakeOver(ServiceId),
     /// A holder set.
     SetHolders(ServiceId),
+    /// The end of a branch, by either way.
+    Branch(ServiceId),
     /// The end of a ticket.
     ExpireTicket(TicketHash),
     /// Somebody's request.
@@ -82,6 +84,9 @@ impl Node {
     pub(super) fn answered(&mut self, id: Option<u64>, outcome: Option<Outcome>) {
         let Some(purpose) = id.and_then(|id| self.purposes.remove(&id)) else { return };
         self.dirty = true;
+        if let (Purpose::Branch(service), Some(Outcome::Rejected { .. })) = (&purpose, &outcome) {
+            self.branch_refused(*service);
+        }
         if let Purpose::Request(id) = purpose {
             let unreadable = || Refusal::Impossible(String::from("the command can't be read"));
             let result = outcome.ok_or_else(unreadable);

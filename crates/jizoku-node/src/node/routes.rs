@@ -39,6 +39,13 @@ pub(super) struct Emitted {
     links: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
+impl Emitted {
+    /// The epoch that the gateway was last told of.
+    pub(super) fn epoch(&self, service: ServiceId) -> Option<Epoch> {
+        self.routes.get(&service).map(|route| route.epoch)
+    }
+}
+
 impl Node {
     /// Tells mesh, gateway and watch what changed, and the catalog what this node is now.
     pub(super) fn route_duties(&mut self) {
@@ -93,11 +100,15 @@ impl Node {
             .services()
             .iter()
             .map(|(service, record)| {
+                let (active, epoch) = match self.followed(*service, record) {
+                    Some((opener, epoch)) => (Some(opener), epoch),
+                    None => (record.active, record.epoch),
+                };
                 let route = Route {
                     ports: record.spec.ports.clone(),
                     held: record.spec.output == OutputMode::Held,
-                    active: record.active,
-                    epoch: record.epoch,
+                    active,
+                    epoch,
                     wanted: record.wanted == Wanted::Running,
                 };
                 (*service, route)
@@ -127,15 +138,17 @@ impl Node {
             }
         }
         for (service, record) in self.catalog.services() {
-            let active = record
-                .active
-                .filter(|_| record.wanted == Wanted::Running)
-                .map(|active| active.node);
-            let watched = (record.epoch, active, record.version);
+            let (active, epoch) = match self.emitted.routes.get(service) {
+                Some(route) => (route.active, route.epoch),
+                None => (record.active, record.epoch),
+            };
+            let active = active.filter(|_| record.wanted == Wanted::Running);
+            let active = active.map(|active| active.node);
+            let watched = (epoch, active, record.version);
             if self.emitted.watched.get(service) != Some(&watched) {
                 self.emitted.watched.insert(*service, watched);
                 let checks = record.spec.checks.clone();
-                let (service, epoch) = (*service, record.epoch);
+                let service = *service;
                 let input = watch::Input::Service { service, epoch, active, checks };
                 self.watch.handle(self.now, input);
             }

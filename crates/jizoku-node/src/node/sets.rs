@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use jizoku_core::catalog::{Command, ServiceRecord};
 use jizoku_core::placement::{self, HolderCandidate, Wish};
-use jizoku_types::{ByteCount, Event, Member, ServiceId};
+use jizoku_types::{BranchId, ByteCount, Event, Member, ServiceId};
 
 use super::assign::Next;
 use super::requests::Purpose;
@@ -30,13 +30,28 @@ impl Node {
         }
     }
 
+    /// The holder set of the line that is served here: the catalog's, or that of a branch, which
+    /// its opener keeps.
+    pub(super) fn holders_of(&self, service: ServiceId) -> Option<Holders> {
+        if let Some(own) = self.branches.own(service) {
+            return Some(own.holders.clone());
+        }
+        let record = self.catalog.service(service)?;
+        Some(Holders { version: record.holders_version, members: record.holders.clone() })
+    }
+
     fn recruit(&mut self, service: ServiceId) {
         let Some(record) = self.catalog.service(service) else { return };
         if !record.spec.has_state() {
             return;
         }
-        let wanted = self.wanted_holders(service, record);
-        let recruits: BTreeSet<Member> = wanted.difference(&record.holders).copied().collect();
+        let Some(holders) = self.holders_of(service) else { return };
+        let mut wanted = self.wanted_holders(service, record);
+        if self.is_leaving(service) {
+            // What runs here is the newest state, and the branch shall go on from it.
+            wanted.insert(self.me());
+        }
+        let recruits: BTreeSet<Member> = wanted.difference(&holders.members).copied().collect();
         let now = self.now;
         let Some(local) = self.local.get_mut(&service) else { return };
         local.failed.retain(|_, until| *until > now);
@@ -54,12 +69,13 @@ impl Node {
     /// Who should hold: by placement, and the target of a move.
     fn wanted_holders(&self, service: ServiceId, record: &ServiceRecord) -> BTreeSet<Member> {
         let candidates = self.holder_candidates(service);
+        let holders = self.holders_of(service).unwrap_or_default();
         let wish = Wish {
             service,
             spec: &record.spec,
             active: self.me().node,
             size: self.local.get(&service).map_or(ByteCount(0), |local| local.last.size),
-            current: &record.holders,
+            current: &holders.members,
         };
         let mut wanted: BTreeSet<Member> =
             placement::choose_holders(&wish, &candidates).into_iter().collect();
@@ -98,12 +114,22 @@ impl Node {
             return;
         }
         let me = self.me();
-        let holders = self.next_set(service, record, me);
+        let Some(now) = self.holders_of(service) else { return };
+        let holders = self.next_set(service, record, &now.members);
         let may_be_empty = record.spec.min_copies == 0 || !record.born;
-        if holders == record.holders || (holders.is_empty() && !may_be_empty) {
+        // What was committed under this epoch, all of the set has in this line.
+        let went_on = record.fork.is_some() && local.last.id.epoch == record.epoch.counter;
+        let same = holders == now.members && !went_on;
+        if same || (holders.is_empty() && !may_be_empty) {
             return;
         }
         let unprotected = holders.iter().all(|member| *member == me);
+        if local.epoch.branch != BranchId::MAIN {
+            if unprotected {
+                self.event(Event::Unprotected { service });
+            }
+            return self.branches.set_holders(service, holders);
+        }
         if self.planted.has(Fault::SetToldEarly) {
             let (epoch, version) = (record.epoch, record.holders_version + 1);
             let told = Holders { version, members: holders.clone() };
@@ -125,8 +151,14 @@ impl Node {
 
     /// Members that are still there, and recruits that have caught up; more than are wanted only
     /// while some of the wanted ones aren't there yet.
-    fn next_set(&self, service: ServiceId, record: &ServiceRecord, me: Member) -> BTreeSet<Member> {
-        let Some(local) = self.local.get(&service) else { return record.holders.clone() };
+    fn next_set(
+        &self,
+        service: ServiceId,
+        record: &ServiceRecord,
+        now: &BTreeSet<Member>,
+    ) -> BTreeSet<Member> {
+        let me = self.me();
+        let Some(local) = self.local.get(&service) else { return now.clone() };
         let there = |member: &Member| {
             self.catalog.is_current(member)
                 && self.reach.reaches(member.node)
@@ -135,10 +167,10 @@ impl Node {
         let hasty = self.planted.has(Fault::AddsUnready);
         let ready = if hasty { &local.recruits } else { &local.caught_up };
         let mut set: BTreeSet<Member> =
-            record.holders.iter().chain(ready).filter(|m| there(m)).copied().collect();
+            now.iter().chain(ready).filter(|m| there(m)).copied().collect();
         if set.iter().any(|member| *member != me) {
             set.remove(&me);
-        } else if record.holders.contains(&me) {
+        } else if now.contains(&me) {
             set.insert(me);
         }
         let wanted = self.wanted_holders(service, record);

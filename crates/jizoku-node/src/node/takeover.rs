@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use jizoku_core::catalog::{Command, ServiceRecord, Wanted};
 use jizoku_core::succession::{self, Candidate, Vacancy};
+use jizoku_types::spec::PartitionPolicy;
 use jizoku_types::{ByteCount, Epoch, Event, Member, ServiceId, Span};
 
 use super::Node;
@@ -19,7 +20,8 @@ impl Node {
         for service in services {
             let Some(record) = self.catalog.service(service) else { continue };
             let expect = record.epoch;
-            let place = if self.leader.is_some() && self.is_vacant(record) {
+            let able = self.leader.is_some() && self.may_judge();
+            let place = if able && self.is_vacant(service, record) {
                 self.ranked(service).iter().position(|member| *member == me)
             } else {
                 None
@@ -32,13 +34,26 @@ impl Node {
         }
     }
 
-    /// Nobody serves although somebody should. A living active node cares for itself.
-    fn is_vacant(&self, record: &ServiceRecord) -> bool {
+    /// Nobody serves although somebody should. A living active node cares for itself, and so do
+    /// branches that live: they decide first which of them goes on.
+    fn is_vacant(&self, service: ServiceId, record: &ServiceRecord) -> bool {
+        let meeting = record.spec.partition == PartitionPolicy::Continue
+            && record.born
+            && self.branches.is_meeting(self.now);
         record.wanted == Wanted::Running
-            && record.active.is_none_or(|active| {
-                let gone = !self.catalog.is_current(&active);
-                gone && !self.planted.has(Fault::RestartUnseen) || !self.reach.reaches(active.node)
-            })
+            && !meeting
+            && !self.is_main_served(service, record)
+            && self.followed(service, record).is_none()
+    }
+
+    /// Whether the active node that the catalog has is there, in that incarnation, and has not
+    /// left the main line for a branch.
+    pub(super) fn is_main_served(&self, service: ServiceId, record: &ServiceRecord) -> bool {
+        record.active.is_some_and(|active| {
+            let there = self.catalog.is_current(&active) || self.planted.has(Fault::RestartUnseen);
+            let left = self.has_left(service, active, record.epoch);
+            there && self.reach.reaches(active.node) && !left
+        })
     }
 
     pub(super) fn attempt(&mut self, service: ServiceId, expect: Epoch) {
@@ -53,6 +68,16 @@ impl Node {
     /// Candidates for a service, best first.
     pub(super) fn ranked(&self, service: ServiceId) -> Vec<Member> {
         let Some(record) = self.catalog.service(service) else { return Vec::new() };
+        self.ranked_by(service, record, &record.holders)
+    }
+
+    /// Candidates for what `holders` hold of a service, best first.
+    pub(super) fn ranked_by(
+        &self,
+        service: ServiceId,
+        record: &ServiceRecord,
+        holders: &BTreeSet<Member>,
+    ) -> Vec<Member> {
         let mut failed = BTreeSet::new();
         let crashed = self.crashes.get(&service);
         if crashed.is_some_and(|crashes| crashes.not_here_until > self.now) {
@@ -65,15 +90,15 @@ impl Node {
             needs: ByteCount(0),
             failed: &failed,
         };
-        succession::rank(&vacancy, &self.candidates(record))
+        succession::rank(&vacancy, &self.candidates(record, holders))
     }
 
-    fn candidates(&self, record: &ServiceRecord) -> Vec<Candidate> {
+    fn candidates(&self, record: &ServiceRecord, holders: &BTreeSet<Member>) -> Vec<Candidate> {
         let newest = self.facts.newest(record);
         let candidate = |member: Member| {
             let known = self.catalog.member(&member.node)?;
             let facts = self.facts.of(member.node, self.me().node, self.now);
-            let current = record.is_holder(&member);
+            let current = holders.contains(&member);
             Some(Candidate {
                 member,
                 labels: known.labels.clone(),

@@ -8,6 +8,7 @@ use jizoku_core::watch;
 use jizoku_types::{ClusterId, Generation, Instant, Member, NodeId, ServiceId};
 
 use super::Node;
+use super::branches::BranchView;
 use super::facts::{NodeFacts, ServiceFacts};
 
 /// One node's view of the cluster.
@@ -53,7 +54,9 @@ pub struct NodeView {
 pub struct ServiceView {
     /// What the catalog has.
     pub record: ServiceRecord,
-    /// What its active node says.
+    /// The branch that serves on this side instead, if one does.
+    pub branch: Option<BranchView>,
+    /// What its active node, here, says.
     pub facts: Option<ServiceFacts>,
     /// What is thought of it.
     pub verdict: watch::Verdict,
@@ -94,10 +97,13 @@ impl Node {
     }
 
     fn service_view(&self, service: ServiceId, record: &ServiceRecord) -> ServiceView {
-        let facts = record.active.and_then(|active| self.facts_of(active.node));
+        let followed = self.followed(service, record);
+        let branch = followed.and_then(|(_, epoch)| self.branch_view(service, epoch));
+        let active = followed.map(|(opener, _)| opener).or(record.active);
+        let facts = active.and_then(|active| self.facts_of(active.node));
         let facts = facts
             .and_then(|facts| facts.services.into_iter().find(|(id, _)| *id == service))
             .map(|(_, facts)| facts);
-        ServiceView { record: record.clone(), facts, verdict: self.watch.verdict(service) }
+        ServiceView { record: record.clone(), branch, facts, verdict: self.watch.verdict(service) }
     }
 }

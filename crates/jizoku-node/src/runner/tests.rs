@@ -66,6 +66,7 @@ fn assignment(engine: EngineSpec, output: OutputMode) -> Assignment {
         accept_loss: false,
         cluster_restarted: false,
         poisonous: false,
+        fork: None,
         local: Vec::new(),
     }
 }

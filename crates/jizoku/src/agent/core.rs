@@ -342,6 +342,9 @@ impl Core {
             node::Output::ForgetState(service) => {
                 self.wiring.holder.send(HolderMessage::Forget(service));
             }
+            node::Output::ForgetBranch { service, branch } => {
+                self.wiring.holder.send(HolderMessage::ForgetBranch(service, branch));
+            }
             node::Output::Probe { service, epoch, check } => self.probe(service, epoch, check),
             node::Output::Answer { id, result } => {
                 if let Some(reply) = self.replies.remove(&id) {

@@ -32,10 +32,12 @@ pub(crate) enum HolderMessage {
     Message { from: NodeId, message: ToHolder },
     /// The store is done with something.
     Stored(StateDone),
-    /// What is held of a service's main line here?
-    Points(ServiceId, SyncSender<Vec<Point>>),
+    /// What is held of a line here?
+    Points(Line, SyncSender<Vec<Point>>),
     /// A service was removed.
     Forget(ServiceId),
+    /// A branch is no longer wanted.
+    ForgetBranch(ServiceId, BranchId),
     /// End.
     Stop,
 }
@@ -173,8 +175,7 @@ impl Holding {
                     self.holder.handle(now, input);
                 }
             }
-            HolderMessage::Points(service, reply) => {
-                let line = Line { service, branch: BranchId::MAIN };
+            HolderMessage::Points(line, reply) => {
                 // The asker waits for nothing else; if it is gone, the agent is ending.
                 let _ = reply.send(self.holder.points(line));
             }
@@ -184,6 +185,9 @@ impl Holding {
                 for line in lines {
                     self.holder.handle(now, holder::Input::Forget(line));
                 }
+            }
+            HolderMessage::ForgetBranch(service, branch) => {
+                self.holder.handle(now, holder::Input::Forget(Line { service, branch }));
             }
             HolderMessage::Stop => unreachable!("taken by run()"),
         }

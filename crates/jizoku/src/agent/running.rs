@@ -114,7 +114,7 @@ impl Running {
     ) -> Running {
         // What the own Holder has needs not be fetched. If its thread is gone, nothing is.
         let (reply, points) = sync_channel(1);
-        wiring.holder.send(HolderMessage::Points(assignment.service, reply));
+        wiring.holder.send(HolderMessage::Points(assignment.source(), reply));
         assignment.local = points.recv().unwrap_or_default();
         let runner = Runner::new(wiring.now(), assignment.clone());
         assignment.local.clear();

@@ -1,0 +1,757 @@
+//! Branches: what a side without a majority does about services with `partition = "continue"`.
+//!
+//! A side that has no leader, can't reach a majority of voters, and has nobody who serves, goes on
+//! by itself: its first candidate opens a branch from what the holders on this side have. Every
+//! branch has one opener and one epoch; who goes on after that opener's death opens the next,
+//! which comes from it. When sides meet, one line goes on (see protocols.md, "Branches").
+//!
+//! Invariants
+//! - Nothing is opened with a leader, or with a majority of voters in reach, or before a leader
+//!   was ever seen: a cluster that starts up is no partition.
+//! - Only the opener is ever active in a branch, and only it speaks for it.
+//! - The node that was active in the main line ends that instance before it opens a branch, and
+//!   never runs that epoch again.
+//! - A branch that lost emits nothing any more; if it committed anything, its state is listed.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use jizoku_core::branch::{self, Contest, Notice, Table};
+use jizoku_core::catalog::{BRANCHES_MAX, BranchRecord, Change, Command, ServiceRecord, Wanted};
+use jizoku_types::spec::PartitionPolicy;
+use jizoku_types::{BranchId, ByteCount, Epoch, Event, Instant, Member, NodeId, ServiceId, Span};
+
+use super::requests::Purpose;
+use super::{Node, Output};
+use crate::runner::{CheckpointStatus, Holders, Phase};
+use crate::wire::ControlMessage;
+
+/// For so long nobody must serve on a side before a branch is opened there: an election, or a
+/// takeover, is over by then.
+pub const BRANCH_AFTER: Span = Span::secs(3);
+/// How much later each next candidate opens one. Longer than a notice takes.
+pub const BRANCH_STAGGER: Span = Span::secs(1);
+/// The active node waits for so long until its own holder has what runs, before it goes on from
+/// what the others have.
+const LEAVE_WITHIN: Span = Span::secs(5);
+/// Sides that meet are given so long to hear of each other's branches before one goes on.
+pub const MEET_FOR: Span = Span::millis(2_500);
+const _: () = assert!(MEET_FOR.as_nanos() > 2 * branch::NOTICE_EVERY.as_nanos());
+
+/// The branch that this node opened for a service.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) epoch: Epoch,
+    pub(super) parent: Epoch,
+    pub(super) holders: Holders,
+    root: u64,
+    /// Checkpoints since the main line was left: those of the parents, and its own.
+    inherited: u64,
+    committed: u64,
+    size: ByteCount,
+    ancestors: Vec<BranchId>,
+    fixed: BTreeMap<BranchId, u64>,
+    /// Since when the main line, or a rival, was there too, or a leader.
+    main_since: Option<Instant>,
+    leader_since: Option<Instant>,
+    /// When it may be proposed as the main line (again).
+    propose_at: Instant,
+}
+
+/// All that a node knows of branches.
+#[derive(Debug, Default)]
+pub(super) struct Branches {
+    own: BTreeMap<ServiceId, Own>,
+    /// Branches that lost, until the catalog lists them.
+    lost: BTreeMap<(ServiceId, BranchId), BranchRecord>,
+    table: Table,
+    /// The epoch of the main line that this node left for a branch.
+    left: BTreeMap<ServiceId, Epoch>,
+    /// Since when nobody serves on this side.
+    unserved: BTreeMap<ServiceId, Instant>,
+    /// A service of which no branch was opened, and why that was said.
+    refused: BTreeSet<ServiceId>,
+    /// Parents from which nothing could be collected.
+    barren: BTreeSet<BranchId>,
+    /// Which branch became the main line and is still held under its own name.
+    forks: BTreeMap<ServiceId, BranchId>,
+    led_once: bool,
+    /// When the last leader was lost, if none is known.
+    led_until: Option<Instant>,
+    meets_until: Instant,
+    opened: u64,
+    number: u64,
+    next_notice: Instant,
+    urgent: bool,
+}
+
+impl Branches {
+    /// The living branch of this node.
+    pub(super) fn own(&self, service: ServiceId) -> Option<&Own> {
+        self.own.get(&service)
+    }
+
+    /// Whether this node left the main line in that epoch.
+    pub(super) fn has_left(&self, service: ServiceId, epoch: Epoch) -> bool {
+        self.left.get(&service) == Some(&epoch)
+    }
+
+    fn committed(&mut self, service: ServiceId, epoch: Epoch, status: &CheckpointStatus) {
+        if let Some(own) = self.own.get_mut(&service).filter(|own| own.epoch == epoch) {
+            // Others forget the ancestors' states by it.
+            self.urgent |= own.committed == 0;
+            own.committed += 1;
+            own.size = status.size;
+        }
+    }
+
+    pub(super) fn set_holders(&mut self, service: ServiceId, members: BTreeSet<Member>) {
+        if let Some(own) = self.own.get_mut(&service) {
+            own.holders = Holders { version: own.holders.version + 1, members };
+            self.urgent = true;
+        }
+    }
+
+    /// The leader that this node knows is another.
+    pub(super) fn leader_is(&mut self, now: Instant, known: bool) {
+        if !known {
+            self.led_until = Some(now);
+            return;
+        }
+        // Whoever was without a leader for so long may meet branches that live.
+        let short =
+            self.led_once && self.led_until.is_none_or(|until| now.since(until) < BRANCH_AFTER);
+        if !short {
+            self.meets_until = now + MEET_FOR;
+        }
+        self.led_once = true;
+        self.led_until = None;
+    }
+
+    /// Whether this node may yet hear of branches that go on with what seems vacant.
+    pub(super) fn is_meeting(&self, now: Instant) -> bool {
+        now < self.meets_until
+    }
+
+    pub(super) fn tell_soon(&mut self) {
+        self.urgent = true;
+    }
+}
+
+/// From what a branch would begin.
+struct Source {
+    parent: Epoch,
+    holders: BTreeSet<Member>,
+    inherited: u64,
+    size: ByteCount,
+    ancestors: Vec<BranchId>,
+}
+
+impl Node {
+    /// Opens, contests, gives up and resolves branches, and tells of them.
+    pub(super) fn branch_duties(&mut self) {
+        let services: Vec<ServiceId> = self.catalog.services().keys().copied().collect();
+        let heard: Vec<ServiceId> = self.branches.table.services().collect();
+        for service in heard.into_iter().chain(services.iter().copied()) {
+            let root = self.catalog.service(service).map(|record| record.epoch.counter);
+            self.branches.table.settle(service, root);
+        }
+        for service in services {
+            if self.branches.own.contains_key(&service) {
+                self.own_duty(service);
+            } else {
+                self.opening_duty(service);
+            }
+            self.fork_duty(service);
+        }
+        self.gone_duty();
+        self.keep_duty();
+        self.notice_duty();
+    }
+
+    /// A service that was removed has no branches.
+    fn gone_duty(&mut self) {
+        let exists = |service: &ServiceId| self.catalog.service(*service).is_some();
+        self.branches.own.retain(|service, _| exists(service));
+        self.branches.lost.retain(|(service, _), _| exists(service));
+        self.branches.left.retain(|service, _| exists(service));
+        self.branches.unserved.retain(|service, _| exists(service));
+        self.branches.refused.retain(|service| exists(service));
+        self.branches.forks.retain(|service, _| exists(service));
+    }
+
+    /// Whether this side is too small, rather than slow to elect.
+    fn is_without_majority(&self) -> bool {
+        let me = self.me().node;
+        let here = |node: &&NodeId| **node == me || self.reach.reaches(**node);
+        let near = self.voters.iter().filter(here).count();
+        self.leader.is_none() && self.branches.led_once && near * 2 <= self.voters.len()
+    }
+
+    /// Whether `active` said that it left the main line in `epoch`.
+    pub(super) fn has_left(&self, service: ServiceId, active: Member, epoch: Epoch) -> bool {
+        if active == self.me() {
+            return self.branches.has_left(service, epoch);
+        }
+        let mut heard = self.branches.table.of(service);
+        heard.any(|notice| notice.opener == active && notice.root == epoch.counter)
+    }
+
+    /// The branch that serves here in the place of the main line: its opener and epoch.
+    pub(super) fn followed(
+        &self,
+        service: ServiceId,
+        record: &ServiceRecord,
+    ) -> Option<(Member, Epoch)> {
+        let root = record.epoch.counter;
+        if let Some(own) = self.branches.own.get(&service).filter(|own| own.root == root) {
+            return Some((self.me(), own.epoch));
+        }
+        if self.is_main_served(service, record) {
+            return None;
+        }
+        let followed = self.emitted.epoch(service);
+        let living = self.branches.table.living(self.now, service, root);
+        let there = living.filter(|notice| self.reach.reaches(notice.opener.node));
+        let best = there.max_by(|one, other| {
+            // Gateways don't go to and fro between two that have yet to find out.
+            let steady = |notice: &Notice| Some(notice.epoch) == followed;
+            let rank = |notice: &Notice| (notice.checkpoints, notice.branch());
+            steady(one).cmp(&steady(other)).then_with(|| {
+                branch::goes_on(rank(one), rank(other))
+                    .cmp(&branch::goes_on(rank(other), rank(one)))
+            })
+        });
+        best.map(|notice| (notice.opener, notice.epoch))
+    }
+
+    /// This node, active in the main line, can't go on in it: nothing runs, its lease can't be renewed, or a
+    /// holder that must acknowledge is out of reach and can't be removed.
+    fn is_stuck(&self, service: ServiceId, record: &ServiceRecord) -> bool {
+        let out_of_reach = |member: &Member| !self.is_there(member);
+        let runs = self
+            .local
+            .get(&service)
+            .is_some_and(|local| !matches!(local.phase, Phase::Ended | Phase::Unreachable));
+        record.spec.needs_lease() || !runs || record.holders.iter().any(out_of_reach)
+    }
+
+    fn is_there(&self, member: &Member) -> bool {
+        let node = member.node;
+        let same = self.reach.incarnation(node) == Some(member.incarnation);
+        *member == self.me() || (same && self.reach.reaches(node))
+    }
+
+    fn opening_duty(&mut self, service: ServiceId) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let wanted = record.spec.partition == PartitionPolicy::Continue
+            && record.wanted == Wanted::Running
+            && self.is_without_majority()
+            && self.may_judge();
+        let served = match self.reign(service, record) {
+            true => !self.is_stuck(service, record),
+            false => {
+                self.is_main_served(service, record) || self.followed(service, record).is_some()
+            }
+        };
+        if !wanted || served {
+            self.branches.unserved.remove(&service);
+            self.branches.refused.remove(&service);
+            return;
+        }
+        let now = self.now;
+        let since = *self.branches.unserved.entry(service).or_insert(now);
+        let Some(source) = self.source(service) else { return };
+        let Some(place) = self.place_among_openers(service, &source) else { return };
+        let due = since + BRANCH_AFTER + BRANCH_STAGGER * place;
+        if now >= due && self.is_ready_to_leave(service, now.since(since)) {
+            self.open(service, source);
+        }
+    }
+
+    /// Whether this node is active in the main line, and has not left it.
+    fn reign(&self, service: ServiceId, record: &ServiceRecord) -> bool {
+        record.active == Some(self.me()) && !self.branches.has_left(service, record.epoch)
+    }
+
+    /// The newest line that this side may go on from: the last branch that was heard of, or the
+    /// main line. Without any of its holders here there is none.
+    fn source(&self, service: ServiceId) -> Option<Source> {
+        let record = self.catalog.service(service)?;
+        let root = record.epoch.counter;
+        // One that ended without a checkpoint of its own has nothing that its parent lacks; one
+        // that may never have begun is tried once.
+        let barren = |notice: &Notice| {
+            let empty = notice.own_checkpoints == 0;
+            empty && (!notice.lives || self.branches.barren.contains(&notice.branch()))
+        };
+        let heard = self.branches.table.of(service);
+        let last = heard
+            .filter(|notice| notice.root == root && !barren(notice))
+            .max_by_key(|notice| (notice.lives, notice.epoch.counter, notice.checkpoints));
+        let source = match last {
+            Some(notice) => {
+                let mut ancestors = notice.ancestors.clone();
+                ancestors.insert(0, notice.branch());
+                ancestors.truncate(branch::ANCESTORS_MAX);
+                Source {
+                    parent: notice.epoch,
+                    holders: notice.holders.clone(),
+                    inherited: notice.checkpoints,
+                    size: notice.size,
+                    ancestors,
+                }
+            }
+            None => Source {
+                parent: record.epoch,
+                holders: record.holders.clone(),
+                inherited: 0,
+                size: self.size_of(service, record),
+                ancestors: Vec::new(),
+            },
+        };
+        let mut holders = source.holders;
+        if self.reign(service, record) {
+            let local = self.local.get(&service);
+            holders.extend(local.and_then(|local| local.caught_up.get(&self.me())));
+        }
+        holders.retain(|member| self.is_there(member));
+        let leaves = self.is_leaving(service);
+        let able = !record.spec.has_state() || (record.born && (!holders.is_empty() || leaves));
+        able.then_some(Source { holders, ..source })
+    }
+
+    fn size_of(&self, service: ServiceId, record: &ServiceRecord) -> ByteCount {
+        if let Some(local) = self.local.get(&service) {
+            return local.last.size;
+        }
+        let facts = record.active.and_then(|active| self.facts_of(active.node));
+        let told = facts.into_iter().flat_map(|facts| facts.services);
+        told.filter(|(id, _)| *id == service)
+            .map(|(_, facts)| facts.size)
+            .next()
+            .unwrap_or_default()
+    }
+
+    /// This node's place among those of this side who may open a branch. A node that started when
+    /// no leader was known has seen no partition: it may have seen the cluster start.
+    fn place_among_openers(&self, service: ServiceId, source: &Source) -> Option<u64> {
+        let record = self.catalog.service(service)?;
+        if self.reign(service, record) {
+            return Some(0);
+        }
+        let cold = |member: &Member| self.facts_of(member.node).is_some_and(|facts| facts.cold);
+        let ranked = self.ranked_by(service, record, &source.holders);
+        let mut openers = ranked.iter().filter(|member| self.is_there(member) && !cold(member));
+        let place = openers.position(|member| *member == self.me())?;
+        u64::try_from(place).ok()
+    }
+
+    /// Whether this node, as the active one, is about to leave the main line: then its own holder
+    /// is to have what runs.
+    pub(super) fn is_leaving(&self, service: ServiceId) -> bool {
+        let runs = |phase: Phase| (Phase::Starting..Phase::Ended).contains(&phase);
+        self.branches.unserved.contains_key(&service)
+            && self
+                .catalog
+                .service(service)
+                .is_some_and(|record| record.spec.has_state() && self.reign(service, record))
+            && self.local.get(&service).is_some_and(|local| runs(local.phase))
+    }
+
+    fn is_ready_to_leave(&self, service: ServiceId, waited: Span) -> bool {
+        if !self.is_leaving(service) {
+            return true;
+        }
+        let me = self.me();
+        let caught_up = self
+            .local
+            .get(&service)
+            .is_some_and(|local| local.caught_up.contains(&me) || local.told.members.contains(&me));
+        let others = self.source(service).is_some_and(|source| !source.holders.is_empty());
+        caught_up || (others && waited >= BRANCH_AFTER + LEAVE_WITHIN)
+    }
+
+    fn open(&mut self, service: ServiceId, source: Source) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let (me, root, left) = (self.me(), record.epoch, self.reign(service, record));
+        let unlisted = self.branches.lost.iter().filter(|((of, _), _)| *of == service);
+        let unlisted: u64 = unlisted.map(|(_, lost)| lost.size.0).sum();
+        let room = self.catalog.branch_room(service).0.saturating_sub(unlisted);
+        if record.spec.has_state() && (room == 0 || room < source.size.0) {
+            if self.branches.refused.insert(service) {
+                let what = alloc::format!(
+                    "{service} stops on this side: states of branches fill its branch_limit; \
+                     drop some, or raise it"
+                );
+                self.event(Event::Trouble { what });
+            }
+            return;
+        }
+        self.branches.opened += 1;
+        let id = branch::id(service, source.parent, me, self.branches.opened);
+        let epoch = Epoch { branch: id, counter: source.parent.counter + 1 };
+        self.dismiss(service);
+        if left {
+            self.branches.left.insert(service, root);
+        }
+        let own = Own {
+            epoch,
+            parent: source.parent,
+            holders: Holders { version: 1, members: source.holders },
+            root: root.counter,
+            inherited: source.inherited,
+            committed: 0,
+            size: source.size,
+            ancestors: source.ancestors,
+            fixed: BTreeMap::new(),
+            main_since: None,
+            leader_since: None,
+            propose_at: self.now,
+        };
+        self.branches.own.insert(service, own);
+        self.branches.unserved.remove(&service);
+        self.branches.urgent = true;
+        self.dirty = true;
+        self.event(Event::BranchOpened { service, branch: id });
+    }
+
+    /// The instance of a branch ended: its opener goes on with another branch that comes from it.
+    pub(super) fn reopen(&mut self, service: ServiceId) {
+        let crashes = self.crashes.get(&service);
+        if crashes.is_some_and(|crashes| crashes.retry_at > self.now) {
+            return;
+        }
+        if crashes.is_some_and(|crashes| crashes.not_here_until > self.now) {
+            let epoch = self.branches.own.get(&service).map(|own| own.epoch);
+            return epoch.map_or((), |epoch| self.abandon(service, epoch));
+        }
+        let Some(notice) = self.notice_of(service, true) else { return };
+        self.retire(service, false);
+        let (mut parent, mut ancestors) = (notice.parent, notice.ancestors);
+        if notice.own_checkpoints > 0 {
+            parent = notice.epoch;
+            ancestors.insert(0, notice.epoch.branch);
+            ancestors.truncate(branch::ANCESTORS_MAX);
+        }
+        let source = Source {
+            parent,
+            holders: notice.holders.into_iter().filter(|m| self.is_there(m)).collect(),
+            inherited: notice.checkpoints,
+            size: notice.size,
+            ancestors,
+        };
+        self.open(service, source);
+    }
+
+    /// This node can't go on with its branch: others may, from what its holders have.
+    pub(super) fn abandon(&mut self, service: ServiceId, epoch: Epoch) {
+        if self.branches.own.get(&service).is_none_or(|own| own.epoch != epoch) {
+            return;
+        }
+        let crashes = self.crashes.entry(service).or_default();
+        crashes.not_here_until = crashes.not_here_until.max(self.now + Span::secs(60));
+        if let Some(own) = self.branches.own.get(&service).filter(|own| own.committed == 0) {
+            if self.branches.barren.len() >= branch::HEARD_MAX {
+                self.branches.barren.pop_first();
+            }
+            self.branches.barren.insert(own.parent.branch);
+        }
+        self.retire(service, false);
+        self.dismiss(service);
+    }
+
+    /// The own branch is over. `listed`: it lost, and what it committed is to be listed.
+    fn retire(&mut self, service: ServiceId, listed: bool) {
+        let Some(notice) = self.notice_of(service, false) else { return };
+        let Some(own) = self.branches.own.remove(&service) else { return };
+        if listed && own.committed > 0 {
+            let record = BranchRecord {
+                parent: own.parent,
+                opener: self.me().node,
+                checkpoints: notice.checkpoints,
+                size: own.size,
+                holders: own.holders.members.iter().map(|member| member.node).collect(),
+            };
+            self.branches.lost.insert((service, own.epoch.branch), record);
+        } else if listed {
+            let (kept, branch) = (own.epoch.branch, own.epoch.branch);
+            self.event(Event::BranchResolved { service, kept });
+            self.outputs.push_back(Output::ForgetBranch { service, branch });
+        }
+        // Remembered as others remember it: as what the next may come from.
+        let me = self.me().node;
+        self.branches.table.hear(self.now, me, notice.clone());
+        self.tell(&notice);
+        self.dirty = true;
+    }
+
+    /// Whether the own branch goes on, now that something changed.
+    fn own_duty(&mut self, service: ServiceId) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let Some(own) = self.branches.own.get(&service) else { return };
+        let (id, root) = (own.epoch.branch, own.root);
+        if record.epoch.counter != root {
+            if record.fork == Some(id) {
+                // It is the main line now: the same state, under another name.
+                self.branches.own.remove(&service);
+                self.dirty = true;
+                return;
+            }
+            return self.give_up(service);
+        }
+        if record.wanted == Wanted::Stopped {
+            return self.give_up(service);
+        }
+        let main = self.is_main_served(service, record);
+        let (now, leader) = (self.now, self.leader.is_some());
+        let Some(own) = self.branches.own.get_mut(&service) else { return };
+        own.main_since = main.then(|| own.main_since.unwrap_or(now));
+        own.leader_since = leader.then(|| own.leader_since.unwrap_or(now));
+        let met = |since: Option<Instant>| since.is_some_and(|at| now.since(at) >= MEET_FOR);
+        let (main_met, leader_met) = (met(own.main_since), met(own.leader_since));
+        if main_met || self.contest(service) == Contest::Lost {
+            return self.give_up(service);
+        }
+        if leader_met && !main && self.contest(service) == Contest::Won {
+            self.resolve(service);
+        }
+    }
+
+    /// Compares the own branch with all others that live in reach. Won, if there are none.
+    fn contest(&mut self, service: ServiceId) -> Contest {
+        let Some(own) = self.branches.own.get(&service) else { return Contest::Lost };
+        let (id, count) = (own.epoch.branch, own.inherited + own.committed);
+        let living = self.branches.table.living(self.now, service, own.root);
+        let rivals: Vec<Notice> = living
+            .filter(|rival| rival.branch() != id && self.reach.reaches(rival.opener.node))
+            .cloned()
+            .collect();
+        let Some(own) = self.branches.own.get_mut(&service) else { return Contest::Lost };
+        let mut result = Contest::Won;
+        for rival in rivals {
+            if !own.fixed.contains_key(&rival.branch()) && own.fixed.len() < branch::HEARD_MAX {
+                own.fixed.insert(rival.branch(), count);
+                self.branches.urgent = true;
+            }
+            match branch::contest(id, &own.fixed, &rival) {
+                Contest::Lost => return Contest::Lost,
+                // It will say so itself.
+                Contest::Won | Contest::Open => result = Contest::Open,
+            }
+        }
+        result
+    }
+
+    fn give_up(&mut self, service: ServiceId) {
+        self.retire(service, true);
+        self.dismiss(service);
+    }
+
+    /// Makes the own branch the main line.
+    fn resolve(&mut self, service: ServiceId) {
+        let purpose = Purpose::Branch(service);
+        let serving = self.local.get(&service).is_some_and(|one| one.phase == Phase::Serving);
+        let (now, to, busy) = (self.now, self.me(), self.is_under_way(&purpose));
+        let Some(own) = self.branches.own.get_mut(&service) else { return };
+        if !serving || busy || own.propose_at > now {
+            return;
+        }
+        own.propose_at = now + branch::NOTICE_EVERY;
+        let command = Command::ResolveBranch {
+            service,
+            expect: Epoch::main(own.root),
+            branch: own.epoch.branch,
+            reached: own.epoch.counter,
+            to,
+            holders: own.holders.members.clone(),
+        };
+        self.propose(purpose, &command);
+    }
+
+    /// Lists what lost.
+    fn keep_duty(&mut self) {
+        let Some((&(service, branch), record)) = self.branches.lost.first_key_value() else {
+            return;
+        };
+        let listed = self.catalog.branches(service);
+        if listed.is_some_and(|listed| listed.contains_key(&branch)) {
+            self.branches.lost.remove(&(service, branch));
+            self.dirty = true;
+            return;
+        }
+        if listed.is_some_and(|listed| listed.len() >= BRANCHES_MAX) {
+            let what = alloc::format!(
+                "the state of {service}'s branch {branch} is not listed: {BRANCHES_MAX} are"
+            );
+            self.branches.lost.remove(&(service, branch));
+            return self.event(Event::Trouble { what });
+        }
+        let purpose = Purpose::Branch(service);
+        if self.leader.is_none() || self.is_under_way(&purpose) {
+            return;
+        }
+        let mut record = record.clone();
+        record.holders.retain(|node| self.catalog.member(node).is_some());
+        self.propose(purpose, &Command::KeepBranch { service, branch, record });
+    }
+
+    /// The catalog will never take what was proposed.
+    pub(super) fn branch_refused(&mut self, service: ServiceId) {
+        if self.branches.own.contains_key(&service) {
+            return self.give_up(service);
+        }
+        let lost = self.branches.lost.keys().find(|(of, _)| *of == service).copied();
+        if let Some((_, branch)) = lost {
+            self.branches.lost.remove(&(service, branch));
+            let what = alloc::format!("the state of {service}'s branch {branch} can't be listed");
+            self.event(Event::Trouble { what });
+        }
+    }
+
+    /// The first checkpoint of a branch is committed: what it comes from isn't needed any more.
+    pub(super) fn branch_committed(
+        &mut self,
+        service: ServiceId,
+        epoch: Epoch,
+        status: &CheckpointStatus,
+    ) {
+        self.branches.committed(service, epoch, status);
+        let own = self.branches.own.get(&service);
+        let Some(own) = own.filter(|own| own.epoch == epoch && own.committed == 1) else { return };
+        self.dirty = true;
+        for branch in own.ancestors.clone() {
+            self.outputs.push_back(Output::ForgetBranch { service, branch });
+        }
+    }
+
+    /// Once the main line has gone on from a branch, its state is held twice.
+    fn fork_duty(&mut self, service: ServiceId) {
+        let fork = self.catalog.service(service).and_then(|record| record.fork);
+        let before = match fork {
+            Some(branch) => self.branches.forks.insert(service, branch),
+            None => self.branches.forks.remove(&service),
+        };
+        if let Some(branch) = before.filter(|branch| Some(*branch) != fork) {
+            self.outputs.push_back(Output::ForgetBranch { service, branch });
+        }
+    }
+
+    fn notice_of(&mut self, service: ServiceId, lives: bool) -> Option<Notice> {
+        let opener = self.me();
+        let own = self.branches.own.get(&service)?;
+        self.branches.number += 1;
+        Some(Notice {
+            service,
+            epoch: own.epoch,
+            parent: own.parent,
+            root: own.root,
+            opener,
+            holders: own.holders.members.clone(),
+            checkpoints: own.inherited + own.committed,
+            own_checkpoints: own.committed,
+            size: own.size,
+            ancestors: own.ancestors.clone(),
+            lives,
+            number: self.branches.number,
+            fixed: own.fixed.clone(),
+        })
+    }
+
+    fn notice_duty(&mut self) {
+        let urgent = core::mem::take(&mut self.branches.urgent);
+        if !urgent && self.now < self.branches.next_notice {
+            return;
+        }
+        self.branches.next_notice = self.now + branch::NOTICE_EVERY;
+        let services: Vec<ServiceId> = self.branches.own.keys().copied().collect();
+        for service in services {
+            if let Some(notice) = self.notice_of(service, true) {
+                self.tell(&notice);
+            }
+        }
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        let me = self.me().node;
+        for to in self.reach.reachable().into_iter().filter(|to| *to != me) {
+            let message = ControlMessage::Branch(notice.clone());
+            self.outputs.push_back(Output::Control { to, message });
+        }
+    }
+
+    pub(super) fn branch_heard(&mut self, from: NodeId, notice: Notice) {
+        let (service, branch) = (notice.service, notice.branch());
+        if self.catalog.service(service).is_none() {
+            return;
+        }
+        let ancestors =
+            if notice.own_checkpoints > 0 { notice.ancestors.clone() } else { Vec::new() };
+        let empty = !notice.lives && notice.own_checkpoints == 0;
+        if !self.branches.table.hear(self.now, from, notice) {
+            return;
+        }
+        self.dirty = true;
+        // Nobody needs what is in another's state, or what nothing was added to.
+        for branch in ancestors.into_iter().chain(empty.then_some(branch)) {
+            self.outputs.push_back(Output::ForgetBranch { service, branch });
+        }
+    }
+
+    pub(super) fn branch_changed(&mut self, change: &Change) {
+        match change {
+            Change::BranchKept { service, branch } => {
+                self.event(Event::BranchResolved { service: *service, kept: *branch });
+            }
+            Change::BranchDropped { service, branch } => {
+                let (service, branch) = (*service, *branch);
+                self.outputs.push_back(Output::ForgetBranch { service, branch });
+            }
+            Change::BranchResolved { service, .. } => {
+                self.event(Event::BranchResolved { service: *service, kept: BranchId::MAIN });
+            }
+            _ => {}
+        }
+    }
+
+    /// The branch that serves on this side, for people: its newest notice.
+    pub(super) fn branch_view(&self, service: ServiceId, epoch: Epoch) -> Option<BranchView> {
+        if let Some(own) = self.branches.own.get(&service).filter(|own| own.epoch == epoch) {
+            return Some(BranchView {
+                epoch,
+                parent: own.parent,
+                opener: self.me(),
+                holders: own.holders.members.clone(),
+                checkpoints: own.inherited + own.committed,
+                size: own.size,
+            });
+        }
+        let mut heard = self.branches.table.of(service);
+        let notice = heard.find(|notice| notice.epoch == epoch)?;
+        Some(BranchView {
+            epoch,
+            parent: notice.parent,
+            opener: notice.opener,
+            holders: notice.holders.clone(),
+            checkpoints: notice.checkpoints,
+            size: notice.size,
+        })
+    }
+}
+
+/// A branch that serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchView {
+    /// Its only epoch.
+    pub epoch: Epoch,
+    /// The epoch that it left.
+    pub parent: Epoch,
+    /// Who opened it, and is active.
+    pub opener: Member,
+    /// Who holds its state.
+    pub holders: BTreeSet<Member>,
+    /// Committed checkpoints since the main line was left.
+    pub checkpoints: u64,
+    /// The size of its state.
+    pub size: ByteCount,
+}

@@ -1,0 +1,232 @@
+//! Sides without a majority: who opens, what it goes on from, and who goes on when sides meet.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use jizoku_types::spec::PartitionPolicy;
+use jizoku_types::{BranchId, ByteCount, Epoch, Event, Span};
+
+use super::super::{BRANCH_AFTER, MEET_FOR};
+use super::world::{World, id, nodes, spec};
+use crate::runner::{Phase, Report};
+
+fn opened(event: &Event) -> bool {
+    matches!(event, Event::BranchOpened { .. })
+}
+
+fn resolved(event: &Event) -> bool {
+    matches!(event, Event::BranchResolved { .. })
+}
+
+fn is_branch(epoch: Epoch) -> bool {
+    epoch.branch != BranchId::MAIN
+}
+
+/// Long enough for the first candidate of a side to open a branch, not for the second.
+const OPENING: Span = Span::millis(3_800);
+const MEETING: Span = Span::secs(5);
+const _: () = assert!(OPENING.as_nanos() > BRANCH_AFTER.as_nanos());
+const _: () = assert!(MEETING.as_nanos() > MEET_FOR.as_nanos());
+
+#[test]
+fn the_side_of_the_active_node_goes_on_and_gives_way_to_the_majority() {
+    let mut world = World::serving(5, spec());
+    // Holders are on both sides.
+    let held: Vec<u8> = world.holders(1).into_iter().collect();
+    let side = nodes([1, held[0]]);
+    let rest = (1..=5).filter(|n| !side.contains(n)).collect();
+    world.split(&[side.clone(), rest]);
+    world.run(OPENING);
+    let branch = world.runs(1).expect("the old active node goes on");
+    assert!(is_branch(branch) && branch.counter == 2);
+    assert_eq!(world.holders(1), nodes([held[0]]), "it needs no copy of its own any more");
+    assert_eq!(world.routed(held[0]), Some((1, branch)), "gateways of its side follow");
+    let main = world.record().epoch;
+    assert_eq!(main, Epoch::main(2), "the majority took the main line over");
+    assert_eq!(world.running().len(), 2);
+    assert_eq!(world.saw(1, opened), 1);
+
+    world.commit(1, 50);
+    world.meet();
+    world.run(MEETING);
+    let active = world.active().expect("served");
+    assert_eq!(world.running(), [(active, main)], "more checkpoints don't count against it");
+    assert!((1..=5).all(|n| world.routed(n) == Some((active, main))));
+    let kept = world.record().branches;
+    assert_eq!(kept.keys().copied().collect::<Vec<_>>(), [branch.branch]);
+    let kept = &kept[&branch.branch];
+    assert_eq!((kept.parent, kept.opener, kept.checkpoints), (Epoch::main(1), id(1), 50));
+    assert!((1..=5).all(|n| world.saw(n, resolved) == 1));
+}
+
+#[test]
+fn two_nodes_go_on_after_the_death_of_either_and_the_branch_becomes_the_main_line() {
+    let mut world = World::serving(2, spec());
+    world.kill(1);
+    world.run(OPENING);
+    let branch = world.runs(2).expect("the other goes on");
+    assert!(is_branch(branch));
+    let assignment = &world.up[&2].runner.as_ref().expect("it runs").assignment;
+    assert_eq!((assignment.fork, assignment.born), (Some(BranchId::MAIN), true));
+    world.commit(2, 3);
+    world.start(1);
+    world.run(MEETING);
+    let record = world.record();
+    assert_eq!(record.epoch, Epoch::main(3), "above the branch's own epoch");
+    assert_eq!(world.running(), [(2, Epoch::main(3))]);
+    let assignment = &world.up[&2].runner.as_ref().expect("it runs").assignment;
+    assert_eq!(assignment.fork, Some(branch.branch), "it goes on from what the branch had");
+    assert_eq!(record.fork, Some(branch.branch), "until all of a set have gone on");
+    assert!(!world.up[&2].forgot.contains(&branch.branch));
+    world.commit(2, 1);
+    world.run(Span::secs(1));
+    assert_eq!(world.record().fork, None);
+    assert!((1..=2).all(|n| world.up[&n].forgot.contains(&branch.branch)));
+    assert!(world.record().branches.is_empty());
+}
+
+#[test]
+fn of_two_halves_the_one_with_more_checkpoints_goes_on() {
+    for (left, right) in [(9, 4), (4, 9), (5, 5), (0, 0)] {
+        let mut world = World::serving(4, spec());
+        let held: Vec<u8> = world.holders(1).into_iter().collect();
+        let one = nodes([1, held[0]]);
+        let other = (1..=4).filter(|n| !one.contains(n)).collect();
+        world.split(&[one, other]);
+        world.run(OPENING);
+        let branches: Vec<(u8, Epoch)> = world.running();
+        assert_eq!(branches.len(), 2, "each side serves");
+        assert!(branches.iter().all(|(_, epoch)| is_branch(*epoch)));
+        let ((a, of_a), (b, of_b)) = (branches[0], branches[1]);
+        world.commit(a, left);
+        world.commit(b, right);
+        world.run(Span::secs(1));
+        world.meet();
+        world.run(MEETING);
+        let lower = if of_a.branch < of_b.branch { a } else { b };
+        let (winner, loser) = match left.cmp(&right) {
+            core::cmp::Ordering::Greater => (a, of_b),
+            core::cmp::Ordering::Less => (b, of_a),
+            core::cmp::Ordering::Equal if lower == a => (a, of_b),
+            core::cmp::Ordering::Equal => (b, of_a),
+        };
+        let record = world.record();
+        assert_eq!(world.running(), [(winner, record.epoch)], "{left} {right}");
+        assert_eq!(record.active.map(|active| active.node), Some(id(winner)));
+        let listed: Vec<BranchId> = record.branches.keys().copied().collect();
+        let something = left.min(right) > 0;
+        assert_eq!(listed, if something { vec![loser.branch] } else { vec![] });
+    }
+}
+
+#[test]
+fn within_a_side_another_goes_on_after_the_opener_died() {
+    let mut world = World::serving(5, spec());
+    let held: Vec<u8> = world.holders(1).into_iter().collect();
+    let side = nodes([1, held[0]]);
+    world.split(&[side]);
+    world.run(OPENING);
+    let first = world.runs(1).expect("it goes on");
+    world.commit(1, 2);
+    world.run(Span::secs(2));
+    world.kill(1);
+    world.run(OPENING);
+    let second = world.runs(held[0]).expect("its holder goes on");
+    let assignment = &world.up[&held[0]].runner.as_ref().expect("it runs").assignment;
+    assert_eq!(assignment.fork, Some(first.branch), "from the branch, not from the main line");
+    assert_eq!(second.counter, first.counter + 1);
+    world.commit(held[0], 1);
+    world.run(Span::secs(1));
+    assert!(world.up[&held[0]].forgot.contains(&first.branch), "its state is in the next one's");
+}
+
+#[test]
+fn an_instance_that_crashes_goes_on_in_another_branch() {
+    let mut world = World::serving(2, spec());
+    world.kill(1);
+    world.run(OPENING);
+    let first = world.runs(2).expect("it goes on");
+    let exit = jizoku_engine::Exit::Crashed("a trap".into());
+    let restored = Default::default();
+    world.report(2, first, Report::Exited { exit, restored, ran: Span::secs(1) });
+    world.run(Span::secs(1));
+    let second = world.runs(2).expect("it goes on again");
+    assert!(is_branch(second) && second.branch != first.branch);
+    let assignment = &world.up[&2].runner.as_ref().expect("it runs").assignment;
+    assert_eq!(assignment.fork, Some(BranchId::MAIN), "the first had nothing of its own");
+}
+
+#[test]
+fn a_branch_whose_holders_do_not_answer_is_given_up() {
+    let mut world = World::serving(2, spec());
+    world.kill(1);
+    world.run(OPENING);
+    let epoch = world.runs(2).expect("it tries");
+    world.report(2, epoch, Report::Phase(Phase::Unreachable));
+    world.run(Span::secs(1));
+    assert_eq!(world.running(), []);
+    world.start(1);
+    world.run(MEETING);
+    assert!(world.active().is_some_and(|n| world.runs(n) == Some(world.record().epoch)));
+}
+
+#[test]
+fn two_sides_without_a_leader_find_each_other() {
+    let mut world = World::serving(9, spec());
+    let held: Vec<u8> = world.holders(1).into_iter().collect();
+    let spare: Vec<u8> = (2..=9).filter(|n| !held.contains(n)).collect();
+    let [one, other] = [nodes([1, held[0]]), nodes([held[1], spare[0]])];
+    let third = nodes([spare[1], spare[2]]);
+    world.split(&[one.clone(), other.clone(), third]);
+    world.run(OPENING);
+    let branches = world.running();
+    assert_eq!(branches.len(), 2, "the third side holds nothing");
+    world.commit(branches[0].0, 2);
+    world.commit(branches[1].0, 7);
+    world.run(Span::secs(1));
+    world.split(&[one.union(&other).copied().collect()]);
+    world.run(Span::secs(1));
+    assert_eq!(world.running(), [branches[1]]);
+    assert!(one.iter().chain(&other).all(|n| world.routed(*n) == Some(branches[1])));
+    // The majority comes back: what goes on is the main line, what stopped is listed.
+    world.meet();
+    world.run(MEETING);
+    assert_eq!(world.running(), [(branches[1].0, world.record().epoch)]);
+    assert!(world.record().branches.contains_key(&branches[0].1.branch));
+}
+
+#[test]
+fn nothing_is_opened_when_it_must_not_be() {
+    let stop = jizoku_types::spec::ServiceSpec { partition: PartitionPolicy::Stop, ..spec() };
+    let full = jizoku_types::spec::ServiceSpec { branch_limit: ByteCount(0), ..spec() };
+    for (service, said) in [(stop, 0), (full, 1)] {
+        let mut world = World::serving(2, service);
+        world.kill(1);
+        world.run(Span::secs(10));
+        assert_eq!((world.runs(2), world.saw(2, opened)), (None, 0));
+        let trouble = |event: &Event| matches!(event, Event::Trouble { .. });
+        assert_eq!(world.saw(2, trouble), said);
+    }
+}
+
+#[test]
+fn a_cluster_that_starts_up_is_no_partition() {
+    let mut world = World::serving(3, spec());
+    for n in 1..=3 {
+        world.kill(n);
+    }
+    world.start(2);
+    world.run(Span::secs(20));
+    assert_eq!((world.runs(2), world.saw(2, opened)), (None, 0));
+}
+
+#[test]
+fn a_short_loss_of_the_majority_changes_nothing() {
+    let mut world = World::serving(3, spec());
+    world.split(&[nodes([1]), nodes([2]), nodes([3])]);
+    world.run(BRANCH_AFTER - Span::millis(500));
+    world.meet();
+    world.run(MEETING);
+    assert_eq!(world.running(), [(1, Epoch::main(1))]);
+    assert_eq!(world.saw(1, opened), 0);
+}
