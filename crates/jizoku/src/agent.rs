@@ -10,7 +10,7 @@
 //! - [`membership`]: how a folder comes to belong to a cluster
 //! - [`server`], [`status`], [`metrics`], [`events`], [`journal`], [`load`], [`gauge`], [`look`]:
 //!   what people see
-//! - [`address`]: where to listen
+//! - [`address`]: where to listen; [`user`]: as whom commands run
 //! - [`notify`]: what systemd is told
 //!
 //! Invariant: the agent ends as a whole. If the core thread ends, everything does.
@@ -39,6 +39,7 @@ mod running;
 mod server;
 mod status;
 mod traffic;
+mod user;
 mod wiring;
 
 use std::path::Path;
@@ -118,7 +119,7 @@ async fn start_and_wait(
     let (mesh, mail) = start_mesh(&identity, &config, &file, &early, incarnation)?;
     let (core_in, core_box) = mailbox();
     let (holder_in, holder_box) = mailbox();
-    let wiring = Wiring::new(me, mesh.handle(), core_in.clone(), holder_in.clone());
+    let wiring = Wiring::new(me, mesh.handle(), core_in.clone(), holder_in.clone(), config.log);
     wiring.event(jizoku_types::Event::AgentStarted { incarnation });
 
     let modules = Modules::new(Blobs::of(&folder));
@@ -348,6 +349,9 @@ async fn mesh_events(mut events: tokio::sync::mpsc::Receiver<MeshEvent>, wiring:
                 node::Input::LinkDown { peer, cause }
             }
             MeshEvent::Refused { peer, address, by_peer, refusal } => {
+                if by_peer && refusal == jizoku_mesh::Refusal::NotMember {
+                    wiring.count_shut_out();
+                }
                 let who = if by_peer { "refused by" } else { "refused" };
                 let place = address.map(|at| format!(" at {at}")).unwrap_or_default();
                 let what = format!("a link was {who} {peer:?}{place}: {refusal}");

@@ -411,7 +411,8 @@ impl Core {
                 active: record.active.map(|active| active.node),
                 stateful: spec.has_state(),
             };
-            self.probes.start((service, epoch, check), check_spec, &spec.ports, seen);
+            let program = (&spec.engine, &spec.ports[..]);
+            self.probes.start((service, epoch, check), check_spec, program, seen);
         }
     }
 }

@@ -17,19 +17,10 @@ use jizoku_types::spec::{EngineSpec, ServiceSpec};
 use jizoku_wasm::{Engine, Prepared, Program, Settings, WasmInstance};
 
 use super::modules::Modules;
+use super::user;
 
 /// How long a start waits for its module to arrive from another node.
 const MODULE_WITHIN: Duration = Duration::from_secs(20);
-
-/// As whom a program runs where the agent is root and the manifest names nobody.
-pub(crate) const UNPRIVILEGED: &str = "nobody";
-
-/// Whether this process may become any user.
-pub(crate) fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
-}
-
 /// Where compiled code is kept in the data folder. It may be deleted at any time.
 const COMPILED: &str = "compiled";
 
@@ -110,8 +101,8 @@ impl Engines {
             }
             EngineSpec::Exec { .. } => {
                 let mut program = jizoku_exec::Program::of(spec).ok_or("not an exec service")?;
-                if program.user.is_none() && is_root() {
-                    program.user = Some(UNPRIVILEGED.to_string());
+                if program.user.is_none() && user::is_root() {
+                    program.user = Some(user::UNPRIVILEGED.to_string());
                 }
                 let lease = lease.ok_or("an exec service runs under a lease only")?;
                 let instance = self.exec.start(program, identity.clone(), Some(lease));

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use jizoku_manifest::LogLevel;
 use jizoku_types::Event;
 
 /// Lines that wait to be written.
@@ -22,6 +23,7 @@ const LINES_MAX: usize = 4096;
 pub(crate) struct Journal {
     lines: SyncSender<Line>,
     dropped: Arc<AtomicU64>,
+    level: LogLevel,
 }
 
 enum Line {
@@ -32,7 +34,7 @@ enum Line {
 
 impl Journal {
     /// Starts the thread. Without one nothing is written, and the agent goes on.
-    pub(crate) fn start() -> Journal {
+    pub(crate) fn start(level: LogLevel) -> Journal {
         let (lines, waiting) = sync_channel(LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
@@ -40,16 +42,22 @@ impl Journal {
         let _ = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || write(&waiting, &lost, &mut std::io::stderr()));
-        Journal { lines, dropped }
+        Journal { lines, dropped, level }
     }
 
-    /// Prints an event, unless it is of the kind that happens all the time.
+    /// Prints an event if the config's level wants it.
     pub(crate) fn print(&self, event: &Event) {
-        let text = match event {
-            Event::FirstOutput { .. } | Event::Sealed { .. } => return,
-            Event::Trouble { what } => format!("<4>{what}"),
-            event => format!("<6>{event:?}"),
+        let (level, text) = match event {
+            // What happens all the time.
+            Event::FirstOutput { .. } | Event::Sealed { .. } => {
+                (LogLevel::Debug, format!("<7>{event:?}"))
+            }
+            Event::Trouble { what } => (LogLevel::Warn, format!("<4>{what}")),
+            event => (LogLevel::Info, format!("<6>{event:?}")),
         };
+        if level > self.level {
+            return;
+        }
         if self.lines.try_send(Line::Text(text)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -86,11 +94,14 @@ mod tests {
     #[test]
     fn lines_that_nobody_takes_are_dropped_and_counted() {
         let (lines, waiting) = sync_channel(2);
-        let journal = Journal { lines, dropped: Arc::default() };
+        let journal = Journal { lines, dropped: Arc::default(), level: LogLevel::Info };
         for n in 0..5 {
+            let service = jizoku_types::ServiceId(1);
+            let epoch = jizoku_types::Epoch::main(1);
+            journal.print(&Event::FirstOutput { service, epoch });
             journal.print(&Event::Trouble { what: format!("trouble {n}") });
         }
-        let Journal { lines, dropped } = journal;
+        let Journal { lines, dropped, .. } = journal;
         drop(lines);
         let mut text = Vec::new();
         write(&waiting, &dropped, &mut text);

@@ -128,9 +128,9 @@ fn of_services(page: &mut Page, view: &View) {
         view.services.values().map(row).collect::<Vec<_>>()
     };
     page.gauge("jizoku_service_epoch", "Its epoch.", rows(&|one| one.record.epoch.counter));
-    let running = |one: &ServiceView| u64::from(status::is_running(one));
+    let running = |one: &ServiceView| u64::from(status::is_running(view, one));
     page.gauge("jizoku_service_running", "Whether its instance runs.", rows(&running));
-    let serving = |one: &ServiceView| u64::from(status::is_serving(one));
+    let serving = |one: &ServiceView| u64::from(status::is_serving(view, one));
     page.gauge("jizoku_service_serving", "Whether the watch says that it serves.", rows(&serving));
     let holders = |one: &ServiceView| one.record.holders.len() as u64;
     page.gauge("jizoku_service_holders", "Holders of its state.", rows(&holders));

@@ -3,9 +3,13 @@
 //! A module is asked for at all reachable members in turn, part by part, on the channel Bulk; it
 //! counts once its BLAKE3 hash is right.
 //!
+//! Before a service is made known, its module is offered to others: the node that it was given to
+//! may die right after. An offer is a part without bytes; who has the module says so by wanting
+//! what comes after its end.
+//!
 //! Limits: [`PART`] bytes a part, `MODULE_MAX` bytes in all, [`WANTED_MAX`] modules at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,8 @@ const WANTED_MAX: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 /// What isn't answered is asked of the next node after this.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// How long a module that was offered may take to arrive.
+const OFFERED_WITHIN: Duration = Duration::from_secs(20);
 
 /// See the module's header.
 pub(crate) struct Modules {
@@ -32,6 +38,9 @@ pub(crate) struct Modules {
     mesh: OnceLock<MeshHandle>,
     wanted: Mutex<BTreeMap<[u8; 32], Fetch>>,
     arrived: Condvar,
+    /// Who else has the modules that are being spread.
+    elsewhere: Mutex<BTreeMap<[u8; 32], BTreeSet<NodeId>>>,
+    told: Condvar,
 }
 
 struct Fetch {
@@ -66,6 +75,8 @@ impl Modules {
             mesh: OnceLock::new(),
             wanted: Mutex::new(BTreeMap::new()),
             arrived: Condvar::new(),
+            elsewhere: Mutex::new(BTreeMap::new()),
+            told: Condvar::new(),
         })
     }
 
@@ -106,6 +117,75 @@ impl Modules {
         }
     }
 
+    /// Offers a module that is here to these nodes, and waits until so many of them have it.
+    /// Gives how many do when it is time to give up.
+    pub(crate) fn spread(
+        &self,
+        hash: &[u8; 32],
+        to: &[NodeId],
+        enough: usize,
+        give_up: Instant,
+    ) -> usize {
+        let Some(length) = self.get(hash).map(|module| module.len() as u64) else { return 0 };
+        let mut elsewhere = self.elsewhere.lock().expect("no panic while locked");
+        let have = loop {
+            let known = elsewhere.entry(*hash).or_default();
+            let missing: Vec<NodeId> =
+                to.iter().copied().filter(|node| !known.contains(node)).collect();
+            let have = to.len() - missing.len();
+            let left = give_up.saturating_duration_since(Instant::now());
+            if have >= enough || left.is_zero() {
+                break have;
+            }
+            for node in missing {
+                let (hash, bytes) = (*hash, Vec::new());
+                self.say(node, ModuleMessage::Part { hash, length, offset: 0, bytes });
+            }
+            let patience = left.min(ASK_AGAIN);
+            elsewhere =
+                self.told.wait_timeout(elsewhere, patience).expect("no panic while locked").0;
+        };
+        elsewhere.remove(hash);
+        have
+    }
+
+    /// Another node offers a module: fetches it from there, and says when it is here.
+    fn offered(self: &Arc<Modules>, from: NodeId, hash: &[u8; 32]) {
+        if let Some(module) = self.get(hash) {
+            return self.confirm(from, hash, module.len());
+        }
+        let mut wanted = self.wanted.lock().expect("no panic while locked");
+        // The offer is repeated, and looked at again when the fetch under way has ended.
+        if wanted.len() >= WANTED_MAX || wanted.contains_key(hash) {
+            return;
+        }
+        let asked_at = Some(Instant::now());
+        wanted.insert(*hash, Fetch { bytes: Vec::new(), length: None, asked: 0, asked_at });
+        drop(wanted);
+        self.say(from, ModuleMessage::Want { hash: *hash, offset: 0 });
+        let (modules, hash) = (Arc::clone(self), *hash);
+        let fetch = move || {
+            let give_up = Instant::now() + OFFERED_WITHIN;
+            if let Some(module) = modules.wait(&hash, give_up) {
+                modules.confirm(from, &hash, module.len());
+            }
+        };
+        // Without a thread it isn't asked for again if something gets lost.
+        let _ = std::thread::Builder::new().name("fetch".into()).spawn(fetch);
+    }
+
+    /// Tells the node that offered a module that it is here.
+    fn confirm(&self, to: NodeId, hash: &[u8; 32], length: usize) {
+        self.say(to, ModuleMessage::Want { hash: *hash, offset: length as u64 });
+    }
+
+    fn say(&self, to: NodeId, message: ModuleMessage) {
+        if let Some(mesh) = self.mesh.get() {
+            // What is lost is said again.
+            let _ = mesh.send(to, Channel::Bulk, encode(&StateMessage::Module(message)));
+        }
+    }
+
     /// Asks for a module that isn't here, if its answer is not awaited already.
     pub(crate) fn want(&self, hash: &[u8; 32]) {
         let mut wanted = self.wanted.lock().expect("no panic while locked");
@@ -138,8 +218,11 @@ impl Modules {
     }
 
     /// Takes a message of another node.
-    fn take(&self, from: NodeId, message: ModuleMessage) {
+    fn take(self: &Arc<Modules>, from: NodeId, message: ModuleMessage) {
         match message {
+            ModuleMessage::Part { hash, bytes, .. } if bytes.is_empty() => {
+                self.offered(from, &hash);
+            }
             ModuleMessage::Want { hash, offset } => self.answer(from, &hash, offset),
             ModuleMessage::Part { hash, length, offset, bytes } => {
                 self.part(from, &hash, length, offset, &bytes);
@@ -149,6 +232,14 @@ impl Modules {
 
     fn answer(&self, to: NodeId, hash: &[u8; 32], offset: u64) {
         let (Some(mesh), Some(module)) = (self.mesh.get(), self.get(hash)) else { return };
+        if offset == module.len() as u64 {
+            let mut elsewhere = self.elsewhere.lock().expect("no panic while locked");
+            if let Some(known) = elsewhere.get_mut(hash) {
+                known.insert(to);
+                self.told.notify_all();
+            }
+            return;
+        }
         let Some(rest) = usize::try_from(offset).ok().and_then(|at| module.get(at..)) else {
             return;
         };

@@ -13,10 +13,9 @@ use jizoku_types::{NodeId, ServiceId, Span};
 use tokio::sync::oneshot;
 
 use super::core::CoreMessage;
-use super::engines;
 use super::membership::{TICKET_TTL, Ticket, advertised};
 use super::server::{Body, Shared, json, parse};
-use super::status;
+use super::{status, user};
 
 /// How long the catalog is waited for.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -81,6 +80,9 @@ fn recover_by_hand(shared: &Shared) -> ApiError {
 /// Takes a module: instruments it, checks it, keeps it.
 pub(crate) fn module(bytes: &[u8], shared: &Shared) -> Result<ModuleStored, ApiError> {
     let refused = |why: String| ApiError::new(ErrorCode::Refused, why);
+    if let Some(why) = no_module(bytes) {
+        return Err(refused(why.into()));
+    }
     let prepared = crate::instrument::instrument(bytes).map_err(refused)?;
     let engine = shared.agent.engines.wasm().as_ref().map_err(|why| {
         ApiError::new(ErrorCode::Unsupported, why).hint("`jizoku doctor` says what is missing")
@@ -96,6 +98,18 @@ pub(crate) fn module(bytes: &[u8], shared: &Shared) -> Result<ModuleStored, ApiE
     Ok(ModuleStored { module: hash, size_bytes: prepared.len() as u64, known })
 }
 
+/// Why these bytes can't be a module that is instrumented here, as far as their beginning tells.
+fn no_module(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => None,
+        [0, b'a', b's', b'm', ..] => Some(
+            "a WebAssembly component, or of another version: build it for the target \
+             wasm32-wasip1",
+        ),
+        _ => Some("not a WebAssembly module: build it for the target wasm32-wasip1"),
+    }
+}
+
 async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError> {
     let view = shared.view().await?;
     let spec = order.spec;
@@ -107,6 +121,7 @@ async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError
     {
         return Err(ApiError::new(ErrorCode::NoSuchModule, "the module was not sent to this node"));
     }
+    free_ports(&view, &spec)?;
     let known = status::find(&view, &spec.name).ok();
     let before = known.map(|(_, known)| &known.record);
     let version = before.map_or(0, |record| record.version);
@@ -133,6 +148,7 @@ async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError
         return Ok(plan);
     }
     let expect = before.map(|record| record.version);
+    plan.notes.extend(spread(&view, &spec, shared)?);
     ask(Command::ApplyService { spec: Box::new(spec), expect }, shared).await?;
     let after = shared.view().await?;
     if let Ok((id, now)) = status::find(&after, &plan.name) {
@@ -141,6 +157,45 @@ async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError
     }
     plan.applied = true;
     Ok(plan)
+}
+
+/// The catalog refuses this too; here it is said before anything is shown as a plan.
+fn free_ports(view: &View, spec: &jizoku_types::spec::ServiceSpec) -> Result<(), ApiError> {
+    let others = view.services.values().filter(|one| one.record.spec.name != spec.name);
+    for other in others {
+        let taken = |port: u16| other.record.spec.ports.iter().any(|p| p.listen == port);
+        if let Some(port) = spec.ports.iter().find(|port| taken(port.listen)) {
+            let (number, name) = (port.listen, &other.record.spec.name);
+            let message = format!("port {number} is published by the service {name}");
+            return Err(ApiError::new(ErrorCode::Refused, message));
+        }
+    }
+    Ok(())
+}
+
+/// Brings a service's module to as many others as shall hold its state: without it the state is
+/// worth nothing, and this node may be the next to die. Gives a note if there are fewer.
+fn spread(
+    view: &View,
+    spec: &jizoku_types::spec::ServiceSpec,
+    shared: &Shared,
+) -> Result<Option<String>, ApiError> {
+    let EngineSpec::Wasm { module, .. } = &spec.engine else { return Ok(None) };
+    let useful = |node: &&jizoku_node::node::NodeView| {
+        node.node != view.me.node && node.reachable && !node.record.witness
+    };
+    let others: Vec<NodeId> = view.nodes.iter().filter(useful).map(|node| node.node).collect();
+    let enough = others.len().min(usize::from(spec.copies).max(1));
+    let give_up = std::time::Instant::now() + WITHIN;
+    let modules = &shared.agent.modules;
+    let have =
+        tokio::task::block_in_place(|| modules.spread(module, &others, enough, give_up));
+    let message = format!("{have} of {enough} other nodes took the program's module in time");
+    if have == 0 && enough > 0 {
+        return Err(ApiError::new(ErrorCode::NoMajority, message)
+            .hint("nothing was changed; are they reachable, with room on their disks?"));
+    }
+    Ok((have < enough).then(|| format!("note: {message}")))
 }
 
 fn notes(view: &View, spec: &jizoku_types::spec::ServiceSpec) -> Vec<String> {
@@ -152,11 +207,11 @@ fn notes(view: &View, spec: &jizoku_types::spec::ServiceSpec) -> Vec<String> {
             spec.copies
         ));
     }
-    if matches!(&spec.engine, EngineSpec::Exec { user: None, .. }) && engines::is_root() {
+    if matches!(&spec.engine, EngineSpec::Exec { user: None, .. }) && user::is_root() {
         notes.push(format!(
             "note: the agent is root, so the program runs as `{}`; `user` in [engine] names \
              another",
-            engines::UNPRIVILEGED
+            user::UNPRIVILEGED
         ));
     }
     if spec.has_state() && spec.min_copies == 0 {
@@ -221,6 +276,11 @@ async fn resume(order: &ResumeOrder, shared: &Shared) -> Result<Done, ApiError> 
         let error = ApiError::new(ErrorCode::Refused, "without accept_loss there is nothing to do");
         return Err(error.hint("the service goes on by itself when a holder is back"));
     }
+    let view = shared.view().await?;
+    if status::is_running(&view, &known) {
+        let error = ApiError::new(ErrorCode::Refused, format!("{} runs", order.service));
+        return Err(error.hint("nothing of its state is missing that could be given up"));
+    }
     ask(Command::AcceptLoss { service, epoch: known.record.epoch }, shared).await?;
     Ok(note(format!("{} goes on from what can be reached", order.service)))
 }
@@ -243,15 +303,29 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
     let view = shared.view().await?;
     let drains = view.nodes.iter().any(|node| node.node == me && node.record.draining);
     let give_up = tokio::time::Instant::now() + LEAVE_WITHIN;
+    let shut_out = shared.agent.wiring.shut_out();
     while let Err(error) = ask(Command::Leave { node: me }, shared).await {
+        // Others let it go as soon as they know, often before they have told it so.
+        if shared.agent.wiring.shut_out() > shut_out {
+            break;
+        }
+        // Whether an earlier try did it shows by the next one.
+        let passes = matches!(error.code, ErrorCode::StillNeeded | ErrorCode::Unknown);
         let over = tokio::time::Instant::now() >= give_up;
-        if error.code != ErrorCode::StillNeeded || over {
-            if over && !drains {
-                ask(Command::SetDraining { node: me, draining: false }, shared).await?;
-            }
+        if error.code == ErrorCode::NoSuchNode {
+            break;
+        }
+        if over && !drains {
+            // If that fails too, the error before says more.
+            let _ = ask(Command::SetDraining { node: me, draining: false }, shared).await;
+        }
+        if over || !passes {
             return Err(error);
         }
-        ask(Command::SetDraining { node: me, draining: true }, shared).await?;
+        if error.code == ErrorCode::StillNeeded {
+            // What came of it is seen by the next try to leave.
+            let _ = ask(Command::SetDraining { node: me, draining: true }, shared).await;
+        }
         tokio::time::sleep(TRY_AGAIN).await;
     }
     let forgotten = shared.agent.folder.forget(jizoku_store::Small::Cluster);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jizoku_node::node;
-use jizoku_types::spec::{CheckKind, CheckSpec, PortSpec};
+use jizoku_types::spec::{CheckKind, CheckSpec, EngineSpec, PortSpec};
 use jizoku_types::{Epoch, NodeId, ServiceId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,6 +26,7 @@ use super::core::CoreMessage;
 use super::look::Look;
 use super::mailbox::Sender;
 use super::output::OutputRing;
+use super::user;
 use super::wiring::Wiring;
 
 /// Bytes of an HTTP answer that are read.
@@ -83,9 +84,13 @@ impl Probe {
         &self,
         (service, epoch, check): (ServiceId, Epoch, u8),
         spec: &CheckSpec,
-        ports: &[PortSpec],
+        (engine, ports): (&EngineSpec, &[PortSpec]),
         seen: Seen,
     ) {
+        let user = match engine {
+            EngineSpec::Exec { user, .. } => user.clone(),
+            EngineSpec::Wasm { .. } => None,
+        };
         let (core, kind, eyes) = (self.core.clone(), spec.kind.clone(), self.eyes.clone());
         let patience = Duration::from_nanos(spec.timeout.as_nanos());
         let at = |port: u8| {
@@ -101,7 +106,7 @@ impl Probe {
                 if let (CheckKind::Tcp { port }, true) = (&kind, seen.followed) {
                     accepts(&eyes, service, *port, seen).await?;
                 }
-                carry_out(&kind, address, seen).await
+                carry_out(&kind, address, seen, user.as_deref()).await
             };
             let result = timeout(patience, carried_out).await;
             let failure = match result {
@@ -114,7 +119,12 @@ impl Probe {
     }
 }
 
-async fn carry_out(kind: &CheckKind, address: SocketAddr, seen: Seen) -> Result<(), String> {
+async fn carry_out(
+    kind: &CheckKind,
+    address: SocketAddr,
+    seen: Seen,
+    user: Option<&str>,
+) -> Result<(), String> {
     match kind {
         CheckKind::Alive if seen.running => Ok(()),
         CheckKind::Alive => Err("no instance runs here".into()),
@@ -124,7 +134,7 @@ async fn carry_out(kind: &CheckKind, address: SocketAddr, seen: Seen) -> Result<
         CheckKind::Http { path, status, body, .. } => {
             http(address, path, *status, body.as_deref()).await
         }
-        CheckKind::Command { command } => run(command).await,
+        CheckKind::Command { command } => run(command, user).await,
     }
 }
 
@@ -185,10 +195,16 @@ fn judge(answer: &str, status: u16, body: Option<&str>) -> Result<(), String> {
     }
 }
 
-async fn run(command: &[String]) -> Result<(), String> {
+/// Runs a command as the service's user: it never gets more rights than the service has.
+async fn run(command: &[String], user: Option<&str>) -> Result<(), String> {
     let (program, args) = command.split_first().ok_or("an empty command")?;
-    let status = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    if let Some((uid, gid)) = user::ids_of(user)? {
+        command.uid(uid).gid(gid);
+    }
+    let status = command
         .args(args)
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -8,7 +8,7 @@ use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, Spare, Warning, Warni
 use jizoku_api::{ApiError, ErrorCode};
 use jizoku_core::{catalog, watch};
 use jizoku_node::node::{NodeView, PhaseFact, ServiceView, View};
-use jizoku_types::spec::EngineSpec;
+use jizoku_types::spec::{EngineSpec, OutputMode};
 use jizoku_types::{Event, Member, NodeId, ServiceId, ServiceName, Span};
 
 use super::gauge::Reading;
@@ -18,7 +18,7 @@ use super::server::Agent;
 /// The cluster at a glance.
 pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterStatus {
     let links = agent.wiring.mesh.links();
-    let nodes: Vec<NodeStatus> = view
+    let mut nodes: Vec<NodeStatus> = view
         .nodes
         .iter()
         .map(|node| {
@@ -32,6 +32,10 @@ pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterSta
             node_status(view, node, reach, link.map(|link| link.rtt.as_micros()))
         })
         .collect();
+    nodes.sort_by(|a, b| {
+        let key = |node: &NodeStatus| (node.reach != Reach::This, node.name.clone());
+        key(a).cmp(&key(b))
+    });
     let services: Vec<ServiceStatus> =
         view.services.iter().map(|(id, one)| service(view, sights, *id, one)).collect();
     ClusterStatus {
@@ -82,8 +86,9 @@ fn node_status(
 fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> ServiceStatus {
     let record = &one.record;
     let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
-    let phase = phase(one);
-    let others = record.holders.iter().filter(|m| Some(**m) != record.active).count();
+    let phase = phase(view, one);
+    let active = record.active.map(|active| active.node);
+    let others = record.holders.iter().filter(|member| Some(member.node) != active).count();
     let stateful = record.spec.has_state();
     let running = record.wanted == catalog::Wanted::Running;
     let reading = record.active.and_then(|active| sights.instance(active.node, id));
@@ -109,7 +114,7 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
             commit_us: reading.and_then(|reading| reading.commit).map(Span::as_micros),
         }),
         connections: Some(sights.conns(id)),
-        verdict: verdict(one),
+        verdict: verdict(view, one),
         unprotected: stateful && running && others == 0,
         unreachable: phase == Phase::Unreachable,
         state_may_be_missing: record.loss_accepted,
@@ -122,9 +127,11 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
     }
 }
 
-fn phase(one: &ServiceView) -> Phase {
+/// What it is doing. What an active node said before it was lost doesn't count.
+pub(crate) fn phase(view: &View, one: &ServiceView) -> Phase {
     let record = &one.record;
     let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
+    let facts = facts.filter(|_| record.active.is_some_and(|a| is_reachable(view, a.node)));
     if record.wanted == catalog::Wanted::Stopped {
         let busy = facts.is_some_and(|facts| facts.phase != PhaseFact::Ended);
         return if busy { Phase::Stopping } else { Phase::Stopped };
@@ -143,9 +150,6 @@ fn phase(one: &ServiceView) -> Phase {
 }
 
 fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<HolderStatus> {
-    let reachable = |node: NodeId| {
-        view.nodes.iter().find(|known| known.node == node).is_some_and(|known| known.reachable)
-    };
     let acknowledged = |member: &Member| {
         let all = &reading?.acknowledged;
         all.iter().find(|(holder, _)| holder == member).map(|(_, id)| *id)
@@ -158,7 +162,7 @@ fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<Hol
             HolderStatus {
                 node: member.node,
                 incarnation: member.incarnation,
-                state: if reachable(member.node) { state } else { HolderState::Silent },
+                state: if is_reachable(view, member.node) { state } else { HolderState::Silent },
                 acknowledged: id,
                 behind: newest.zip(id).map(|(newest, id)| newest.seq.saturating_sub(id.seq)),
             }
@@ -169,19 +173,24 @@ fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<Hol
 }
 
 /// Whether its instance runs, by what its active node says.
-pub(crate) fn is_running(one: &ServiceView) -> bool {
-    phase(one) == Phase::Running
+pub(crate) fn is_running(view: &View, one: &ServiceView) -> bool {
+    phase(view, one) == Phase::Running
 }
 
 /// Whether the watch says that it serves.
-pub(crate) fn is_serving(one: &ServiceView) -> bool {
-    verdict(one).serving == Some(true)
+pub(crate) fn is_serving(view: &View, one: &ServiceView) -> bool {
+    verdict(view, one).serving == Some(true)
 }
 
-fn verdict(one: &ServiceView) -> Verdict {
+fn is_reachable(view: &View, node: NodeId) -> bool {
+    view.nodes.iter().find(|known| known.node == node).is_some_and(|known| known.reachable)
+}
+
+fn verdict(view: &View, one: &ServiceView) -> Verdict {
     let stopped = one.record.wanted == catalog::Wanted::Stopped;
+    let lost = one.record.active.is_none_or(|active| !is_reachable(view, active.node));
     let (serving, detail) = match &one.verdict {
-        _ if stopped => (None, String::new()),
+        _ if stopped || lost => (None, String::new()),
         watch::Verdict::Unknown => (None, String::new()),
         watch::Verdict::Serving => (Some(true), String::new()),
         watch::Verdict::Failing { detail } => (Some(false), detail.clone()),
@@ -241,7 +250,12 @@ fn warnings(
             warn(WarningCode::Unreachable, message, Some(hint));
         } else if one.unprotected && one.phase == Phase::Running {
             let message = format!("{}: UNPROTECTED, no other node holds its state", one.name);
-            warn(WarningCode::Unprotected, message, None);
+            let waits = view.services.get(&one.service).is_some_and(|known| {
+                known.record.spec.output == OutputMode::Held && known.record.spec.min_copies > 0
+            });
+            let hint = "its clients wait for answers until one does; to go on without, apply it \
+                        with `min_copies = 0`";
+            warn(WarningCode::Unprotected, message, waits.then_some(hint));
         } else if one.phase == Phase::Running && one.holders.len() < usize::from(one.copies) {
             let message = format!("{}: {} of {} copies", one.name, one.holders.len(), one.copies);
             warn(WarningCode::FewCopies, message, None);

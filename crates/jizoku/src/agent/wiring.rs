@@ -5,10 +5,12 @@
 //! Invariant: frames may be lost here (their protocols repeat them); orders and reports are not.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use jizoku_gateway::Gateway;
+use jizoku_manifest::LogLevel;
 use jizoku_mesh::{MeshHandle, boottime_now};
 use jizoku_node::wire::{ControlMessage, StateMessage, StreamMessage};
 use jizoku_streams::ToInstance;
@@ -37,6 +39,8 @@ pub(crate) struct Wiring {
     pub(crate) events: EventRing,
     pub(crate) journal: Journal,
     pump: Arc<Pump>,
+    /// How often another node said that this one is no member.
+    shut_out: AtomicU64,
     gateway: OnceLock<Gateway>,
     runners: Mutex<BTreeMap<ServiceId, RunnerEntry>>,
 }
@@ -54,6 +58,7 @@ impl Wiring {
         mesh: MeshHandle,
         core: Sender<CoreMessage>,
         holder: Sender<HolderMessage>,
+        level: LogLevel,
     ) -> Arc<Wiring> {
         let pump = Pump::new(mesh.clone());
         Arc::new(Wiring {
@@ -62,8 +67,9 @@ impl Wiring {
             core,
             holder,
             events: EventRing::new(me.node, me.incarnation),
-            journal: Journal::start(),
+            journal: Journal::start(level),
             pump,
+            shut_out: AtomicU64::new(0),
             gateway: OnceLock::new(),
             runners: Mutex::new(BTreeMap::new()),
         })
@@ -76,6 +82,16 @@ impl Wiring {
     pub(crate) fn event(&self, event: Event) {
         self.journal.print(&event);
         self.events.add(self.now(), event);
+    }
+
+    /// Another node said that this one is no member.
+    pub(crate) fn count_shut_out(&self) {
+        self.shut_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that happened.
+    pub(crate) fn shut_out(&self) -> u64 {
+        self.shut_out.load(Ordering::Relaxed)
     }
 
     /// Puts the gateway in. Once.

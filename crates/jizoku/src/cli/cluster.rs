@@ -8,7 +8,7 @@ use clap::Args;
 use jizoku_api::order::{DrainOrder, LeaveOrder, RemoveOrder, TicketOrder};
 use jizoku_api::status::{ClusterStatus, NodeStatus, StatusQuery};
 use jizoku_manifest::NodeConfig;
-use jizoku_store::DataFolder;
+use jizoku_store::{DataFolder, FolderError};
 use jizoku_types::{NodeId, Span};
 use serde_json::json;
 
@@ -84,9 +84,30 @@ pub(super) struct Init {
     settings: Settings,
 }
 
+/// Opens a folder that shall come to belong to a cluster.
+fn fresh_folder(data: &Path) -> Result<DataFolder, Failure> {
+    DataFolder::open(data).map_err(|error| match error {
+        FolderError::Locked { path } => Failure(format!(
+            "an agent runs with {}: its node belongs to a cluster already\n`jizoku leave` takes it \
+             out; or name another folder with --data",
+            path.display()
+        )),
+        FolderError::Io { path, cause } => {
+            let hint = match cause.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "\nRun this as root, or name a folder of your own with --data"
+                }
+                _ => "",
+            };
+            Failure(format!("{}: {cause}{hint}", path.display()))
+        }
+        other => Failure(other.to_string()),
+    })
+}
+
 impl Init {
     pub(super) fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let folder = DataFolder::open(&context.data).map_err(|error| error.to_string())?;
+        let folder = fresh_folder(&context.data)?;
         let config = self.settings.config(&context.data)?;
         let ticket = membership::init(&folder, &config)?;
         if context.json {
@@ -119,7 +140,7 @@ pub(super) struct Join {
 impl Join {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let ticket = TicketText::parse(&self.ticket)?;
-        let folder = DataFolder::open(&context.data).map_err(|error| error.to_string())?;
+        let folder = fresh_folder(&context.data)?;
         let config = self.settings.config(&context.data)?;
         let joining = membership::join(&folder, &config, &ticket);
         let (cluster, name) =
@@ -138,7 +159,7 @@ impl Join {
 #[derive(Debug, Args)]
 pub(super) struct Ticket {
     /// For how many minutes it is good.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
     minutes: u64,
 }
 

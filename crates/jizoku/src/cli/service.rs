@@ -78,7 +78,7 @@ fn inspection(found: &Inspection, names: &BTreeMap<NodeId, String>) -> String {
         None => "the watch says nothing yet\n".to_string(),
     };
     if let Some(failing) = &one.failing {
-        page += &format!("crashed {} times: {}\n", failing.times, failing.reason);
+        page += &format!("ended {}x in a row: {}\n", failing.times, failing.reason);
     }
     for port in &one.ports {
         page += &format!("port {} published at {}\n", port.name, port.listen);
@@ -172,8 +172,8 @@ async fn send_module(program: &Path, context: &Context) -> Result<[u8; 32], Fail
         let place = program.display();
         match error.kind() {
             std::io::ErrorKind::NotFound => format!(
-                "{place}: no such file; `program` counts from the manifest's folder. Build it with\n  \
-                 cargo build --release --target wasm32-wasip1"
+                "{place}: no such file; `program` counts from the manifest's folder.\n\
+                 Build it with\n  cargo build --release --target wasm32-wasip1"
             ),
             _ => format!("{place}: can't be read: {error}"),
         }
@@ -197,8 +197,11 @@ fn plan_page(plan: &ApplyPlan, dry_run: bool) -> String {
     };
     let mut page = format!("{} {verb}\n", plan.name);
     for change in &plan.changes {
-        let before = change.before.as_deref().unwrap_or("-");
-        let after = change.after.as_deref().unwrap_or("-");
+        let text = |value: &Option<String>| match value.as_deref() {
+            None | Some("") => "-".to_string(),
+            Some(value) => value.to_string(),
+        };
+        let (before, after) = (text(&change.before), text(&change.after));
         let effect = match change.effect {
             Effect::None => "",
             Effect::Copies => "   (copies are made or dropped)",
@@ -278,11 +281,11 @@ impl Resume {
         if !self.accept_loss {
             let error = ApiError::new(
                 ErrorCode::Refused,
-                "nobody who has the newest state of this service can be reached",
+                "this goes on from the best state that is left, and gives up what is newer",
             );
             let error = error.hint(
-                "It goes on by itself when a holder is back. To go on from older state now, and \
-                 lose what is newer, say --accept-loss",
+                "A service whose state can't be reached goes on by itself when a holder is back. \
+                 To go on now, say --accept-loss",
             );
             return Err(Failure(error.to_string()));
         }

@@ -155,7 +155,7 @@ fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<St
         state += " (state may be missing)";
     }
     if let Some(failing) = &one.failing {
-        state += &format!(", crashed {} times: {}", failing.times, failing.reason);
+        state += &format!(", ended {}x in a row: {}", failing.times, failing.reason);
     }
     if one.verdict.serving == Some(false) {
         state += &format!(", NOT SERVING: {}", one.verdict.detail);
