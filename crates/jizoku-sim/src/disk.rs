@@ -60,6 +60,7 @@ impl Disk {
         let line = *rng.pick(&lines)?;
         let records = self.lines.get_mut(&line)?;
         records.truncate(rng.index(records.len().max(1)));
+        self.torn.remove(&line);
         self.damaged.insert(line);
         self.spoiled.insert(line.service);
         Some(line.service)
@@ -120,11 +121,16 @@ impl Disk {
         tokens
     }
 
-    /// This record is given up. Gives whether it still waited.
-    pub fn state_failed(&mut self, token: Token) -> bool {
-        let before = self.lines_waiting.len();
-        self.lines_waiting.retain(|(one, _)| *one != token);
-        self.lines_waiting.len() < before
+    /// This record is given up, and with it what follows in its line: nothing is written behind
+    /// a gap. Gives their tokens.
+    pub fn state_failed(&mut self, token: Token) -> Vec<Token> {
+        let failed = self.lines_waiting.iter().find(|(one, _)| *one == token);
+        let Some(line) = failed.map(|(_, record)| record.line()) else { return Vec::new() };
+        let fails = |(one, record): &(Token, Record)| record.line() == line && *one >= token;
+        let tokens = self.lines_waiting.iter().filter(|entry| fails(entry));
+        let tokens = tokens.map(|(one, _)| *one).collect();
+        self.lines_waiting.retain(|entry| !fails(entry));
+        tokens
     }
 
     fn keep(&mut self, record: Record) {

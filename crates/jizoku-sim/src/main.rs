@@ -85,7 +85,7 @@ fn is_found(name: &str, bug: Bug, options: &Options) -> bool {
         };
         if let Some(what) = what {
             let first = what.lines().next().unwrap_or_default();
-            println!("planted \"{name}\": found by seed {seed}: {first}");
+            println!("planted \"{name}\": found by seed {seed} {first}");
             return true;
         }
     }

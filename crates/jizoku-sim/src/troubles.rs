@@ -281,6 +281,10 @@ impl World {
         for host in 0..self.machines.len() {
             self.start(host);
             self.heal_disk(host);
+            if self.machines[host].paused_until > self.now {
+                self.machines[host].paused_until = self.now;
+                self.resume(host, true);
+            }
         }
     }
 

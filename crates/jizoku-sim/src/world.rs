@@ -428,9 +428,8 @@ impl World {
         let local = machine.clock.local(now);
         let mut inputs = Vec::new();
         if machine.disk.full {
-            if machine.disk.state_failed(token) {
-                inputs.push(holder::Input::StoreFailed { token });
-            }
+            let tokens = machine.disk.state_failed(token);
+            inputs.extend(tokens.into_iter().map(|token| holder::Input::StoreFailed { token }));
         } else {
             let tokens = machine.disk.state_written(token);
             inputs.extend(tokens.into_iter().map(|token| holder::Input::Stored { token }));
@@ -586,7 +585,13 @@ impl World {
             ));
         }
         // A bit more, so that the last catalog entries are everywhere.
-        done && self.now.since(self.plan.end) > Span::secs(10) || late
+        let calm = self.now.since(self.plan.end) > Span::secs(10);
+        done && calm && self.catalogs_agree() || late
+    }
+
+    fn catalogs_agree(&self) -> bool {
+        let lives: Vec<_> = self.machines.iter().filter_map(|one| one.life.as_ref()).collect();
+        lives.windows(2).all(|two| two[0].node.catalog() == two[1].node.catalog())
     }
 
     /// Whether a client waits on a connection that lives.
@@ -633,9 +638,7 @@ impl World {
                 self.check(checked.map_err(|wrong| format!("4: s{index}: {wrong}")));
             }
         }
-        let lives: Vec<_> = self.machines.iter().filter_map(|one| one.life.as_ref()).collect();
-        let same = lives.windows(2).all(|two| two[0].node.catalog() == two[1].node.catalog());
-        if !same {
+        if !self.catalogs_agree() {
             self.complain("8: the catalogs differ at the end".into());
         }
     }
