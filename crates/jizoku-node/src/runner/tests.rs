@@ -2,6 +2,7 @@
 
 use alloc::vec;
 
+use jizoku_checkpoint::holder::{self, Holder};
 use jizoku_checkpoint::image::DiffBuilder;
 use jizoku_checkpoint::message::Ask;
 use jizoku_streams::message::{Bytes, GatewayBody, GatewayFrame};
@@ -281,4 +282,104 @@ fn nothing_leaves_after_a_newer_epoch_was_seen() {
     assert!(!desk.emits(1));
     assert!(desk.captured(1).is_empty() && desk.changed(true).is_empty());
     assert_eq!(desk.runner.deadline(), None);
+}
+
+/// Gives a holder, which is node 2, what a Runner says to it, and back, until both are quiet.
+fn exchange(desk: &mut Desk, holder: &mut Holder, mut said: Vec<Output>) -> Vec<Output> {
+    let mut all = Vec::new();
+    while !said.is_empty() {
+        for output in core::mem::take(&mut said) {
+            let Output::ToHolder { to, message, .. } = &output else {
+                all.push(output);
+                continue;
+            };
+            assert_eq!(*to, member(2).node);
+            let (from, message) = (member(1).node, message.clone());
+            holder.handle(desk.now, holder::Input::Message { from, message });
+            while let Some(answer) = holder.poll() {
+                match answer {
+                    holder::Output::Send { message, .. } => {
+                        let from = member(2).node;
+                        said.extend(desk.give(Input::FromHolder { from, message }));
+                    }
+                    holder::Output::Store { token, .. } => {
+                        holder.handle(desk.now, holder::Input::Stored { token });
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    all
+}
+
+/// From which checkpoint an instance is started.
+fn begins_from(said: &[Output]) -> Option<u64> {
+    said.iter().find_map(|output| match output {
+        Output::StartInstance { origin: Origin::Restored { seq, .. }, .. } => Some(*seq),
+        _ => None,
+    })
+}
+
+fn reign(desk: &mut Desk, holder: &mut Holder, last: u64) {
+    let said = desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
+    exchange(desk, holder, said);
+    let said = desk.captured(last);
+    let said = exchange(desk, holder, said);
+    assert_eq!(commits(&said), [last]);
+}
+
+#[test]
+fn a_branch_goes_on_from_the_main_line_and_the_main_line_from_the_branch() {
+    let mut holder = Holder::new(member(2));
+    holder.handle(Instant::ORIGIN, holder::Input::Loaded(Vec::new()));
+    let mut main = Desk::new(assignment(wasm(), OutputMode::Held));
+    let said = main.give(Input::Tick);
+    exchange(&mut main, &mut holder, said);
+    reign(&mut main, &mut holder, 1);
+
+    let branch = BranchId([9; 16]);
+    let next = |epoch: Epoch, fork: BranchId| Assignment {
+        epoch,
+        born: true,
+        fork: Some(fork),
+        ..assignment(wasm(), OutputMode::Held)
+    };
+    let in_branch = Epoch { branch, counter: 2 };
+    for (epoch, fork, from) in
+        [(in_branch, BranchId::MAIN, 1), (Epoch::main(3), branch, 2), (Epoch::main(4), branch, 3)]
+    {
+        let mut desk = Desk::new(next(epoch, fork));
+        desk.writes = from;
+        let said = desk.give(Input::Tick);
+        let mut said = exchange(&mut desk, &mut holder, said);
+        if begins_from(&said).is_none() {
+            let more = desk.wait(Span::millis(60));
+            said = exchange(&mut desk, &mut holder, more);
+        }
+        assert_eq!(begins_from(&said), Some(from), "{epoch}");
+        let said = desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
+        exchange(&mut desk, &mut holder, said);
+        let changed = desk.changed(true);
+        exchange(&mut desk, &mut holder, changed);
+        let said = desk.captured(from + 1);
+        let said = exchange(&mut desk, &mut holder, said);
+        assert_eq!(commits(&said), [from + 1], "{epoch}");
+    }
+    assert_eq!(holder.lines().count(), 2);
+}
+
+#[test]
+fn output_of_a_branch_waits_for_no_lease() {
+    let branch = BranchId([9; 16]);
+    let alone = Assignment {
+        epoch: Epoch { branch, counter: 2 },
+        fork: Some(BranchId::MAIN),
+        ..assignment(exec(), OutputMode::Free)
+    };
+    let mut desk = Desk::new(alone);
+    let said = desk.give(Input::Tick);
+    assert!(said.iter().any(|o| matches!(o, Output::StartInstance { .. })));
+    desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
+    assert!(desk.emits(0));
 }

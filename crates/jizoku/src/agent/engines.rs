@@ -12,8 +12,8 @@ use std::time::{Duration, Instant as Clock};
 use jizoku_engine::{Identity, Instance, Origin};
 use jizoku_exec::keeper::KeeperCommand;
 use jizoku_exec::{ExecEngine, ExecInstance};
-use jizoku_types::Instant;
 use jizoku_types::spec::{EngineSpec, ServiceSpec};
+use jizoku_types::{BranchId, Instant};
 use jizoku_wasm::{Engine, Prepared, Program, Settings, WasmInstance};
 
 use super::modules::Modules;
@@ -104,8 +104,12 @@ impl Engines {
                 if program.user.is_none() && user::is_root() {
                     program.user = Some(user::UNPRIVILEGED.to_string());
                 }
-                let lease = lease.ok_or("an exec service runs under a lease only")?;
-                let instance = self.exec.start(program, identity.clone(), Some(lease));
+                // In a branch nobody else can be active: it runs for as long as the agent does.
+                let alone = identity.epoch.branch != BranchId::MAIN;
+                if lease.is_none() && !alone {
+                    return Err("an exec service runs under a lease only".into());
+                }
+                let instance = self.exec.start(program, identity.clone(), lease);
                 instance.set_waker(waker);
                 Ok(Running::Exec(instance))
             }
