@@ -225,8 +225,8 @@ impl Node {
         best.map(|notice| (notice.opener, notice.epoch))
     }
 
-    /// This node, active in the main line, can't go on in it: nothing runs, its lease can't be renewed, or a
-    /// holder that must acknowledge is out of reach and can't be removed.
+    /// This node, active in the main line, can't go on in it: nothing runs, its lease can't be
+    /// renewed, or a holder that must acknowledge is out of reach and can't be removed.
     fn is_stuck(&self, service: ServiceId, record: &ServiceRecord) -> bool {
         let out_of_reach = |member: &Member| !self.is_there(member);
         let runs = self
