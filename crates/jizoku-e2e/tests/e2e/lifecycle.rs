@@ -10,13 +10,27 @@ use serde_json::Value;
 const PORT: u16 = 7000;
 const LAZY: u16 = 7001;
 const NODES: usize = 3;
-const WITHIN: Duration = Duration::from_secs(20);
+/// A program may have to be compiled first, on a busy machine.
+const WITHIN: Duration = Duration::from_secs(40);
 
 fn get(cluster: &Cluster, node: usize, key: &str) -> String {
     wait_for("an answer", WITHIN, || {
         let mut connection = Connection::open(cluster.address(node, PORT)).ok()?;
         connection.call(&["GET", key]).ok()
     })
+}
+
+#[test]
+fn a_program_outlives_the_node_that_it_was_given_to() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(NODES);
+    cluster.must_apply(&cluster::kv(PORT, "output = \"held\""));
+    // Nobody else may have run it yet, or compiled it, or kept anything of its state.
+    cluster.kill(0);
+    assert_eq!(get(&cluster, 1, "nothing"), "(nil)");
+    let mut connection = Connection::open(cluster.address(2, PORT)).expect("a server");
+    assert_eq!(connection.call(&["SET", "kept", "yes"]).expect("an answer"), "OK");
+    cluster.wait_until_held("kv", 1);
 }
 
 #[test]
