@@ -71,13 +71,21 @@ pub(crate) fn serve(listener: &TcpListener, wait: Wait) -> io::Result<()> {
             talk.write();
         }
         talks.retain(|talk| !talk.is_over());
-        while accepts {
-            match listener.accept() {
-                Ok((stream, _)) => talks.push(Talk::new(stream)?),
-                Err(why) if why.kind() == ErrorKind::WouldBlock => break,
-                Err(why) if why.kind() == ErrorKind::ConnectionAborted => {}
-                Err(why) => return Err(why),
-            }
+        if accepts {
+            accept(listener, &mut talks)?;
+        }
+    }
+}
+
+/// Takes all clients that wait.
+fn accept(listener: &TcpListener, talks: &mut Vec<Talk>) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => talks.push(Talk::new(stream)?),
+            Err(why) if why.kind() == ErrorKind::WouldBlock => return Ok(()),
+            // The client that was waiting has gone; there may be others.
+            Err(why) if why.kind() == ErrorKind::ConnectionAborted => {}
+            Err(why) => return Err(why),
         }
     }
 }
