@@ -188,8 +188,7 @@ fn spread(
     let enough = others.len().min(usize::from(spec.copies).max(1));
     let give_up = std::time::Instant::now() + WITHIN;
     let modules = &shared.agent.modules;
-    let have =
-        tokio::task::block_in_place(|| modules.spread(module, &others, enough, give_up));
+    let have = tokio::task::block_in_place(|| modules.spread(module, &others, enough, give_up));
     let message = format!("{have} of {enough} other nodes took the program's module in time");
     if have == 0 && enough > 0 {
         return Err(ApiError::new(ErrorCode::NoMajority, message)

@@ -1,5 +1,7 @@
 //! From the Node's view to what the admin API shows.
 
+use std::collections::BTreeSet;
+
 use jizoku_api::service::{
     BranchStatus, CheckpointStatus, ConnectionStatus, Failing, HolderState, HolderStatus,
     Inspection, InstanceStatus, Phase, PsAnswer, Role, ServiceStatus, Verdict, Wanted,
@@ -9,7 +11,7 @@ use jizoku_api::{ApiError, ErrorCode};
 use jizoku_core::{catalog, watch};
 use jizoku_node::node::{NodeView, PhaseFact, ServiceView, View};
 use jizoku_types::spec::{EngineSpec, OutputMode};
-use jizoku_types::{Event, Member, NodeId, ServiceId, ServiceName, Span};
+use jizoku_types::{Epoch, Event, Member, NodeId, ServiceId, ServiceName, Span};
 
 use super::gauge::Reading;
 use super::look::Sights;
@@ -85,13 +87,14 @@ fn node_status(
 
 fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> ServiceStatus {
     let record = &one.record;
-    let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
+    let (active_member, epoch) = line(one);
+    let facts = one.facts.as_ref().filter(|facts| facts.epoch == epoch);
     let phase = phase(view, one);
-    let active = record.active.map(|active| active.node);
-    let others = record.holders.iter().filter(|member| Some(member.node) != active).count();
+    let active = active_member.map(|active| active.node);
+    let others = held_by(one).iter().filter(|member| Some(member.node) != active).count();
     let stateful = record.spec.has_state();
     let running = record.wanted == catalog::Wanted::Running;
-    let reading = record.active.and_then(|active| sights.instance(active.node, id));
+    let reading = active.and_then(|active| sights.instance(active, id));
     let reading = reading.filter(|_| facts.is_some());
     ServiceStatus {
         service: id,
@@ -99,8 +102,8 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
         engine: engine(&record.spec.engine).into(),
         wanted: if running { Wanted::Running } else { Wanted::Stopped },
         phase,
-        active: record.active.map(|active| active.node),
-        epoch: record.epoch,
+        active,
+        epoch,
         output: record.spec.output,
         ports: record.spec.ports.clone(),
         holders: holders(view, one, reading),
@@ -127,11 +130,21 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
     }
 }
 
+/// Where a service is active as this node's side has it, and in which epoch: in a branch if one
+/// serves here, else as the catalog says.
+fn line(one: &ServiceView) -> (Option<Member>, Epoch) {
+    match &one.branch {
+        Some(branch) => (Some(branch.opener), branch.epoch),
+        None => (one.record.active, one.record.epoch),
+    }
+}
+
 /// What it is doing. What an active node said before it was lost doesn't count.
 pub(crate) fn phase(view: &View, one: &ServiceView) -> Phase {
     let record = &one.record;
-    let facts = one.facts.as_ref().filter(|facts| facts.epoch == record.epoch);
-    let facts = facts.filter(|_| record.active.is_some_and(|a| is_reachable(view, a.node)));
+    let (active, epoch) = line(one);
+    let facts = one.facts.as_ref().filter(|facts| facts.epoch == epoch);
+    let facts = facts.filter(|_| active.is_some_and(|active| is_reachable(view, active.node)));
     if record.wanted == catalog::Wanted::Stopped {
         let busy = facts.is_some_and(|facts| facts.phase != PhaseFact::Ended);
         return if busy { Phase::Stopping } else { Phase::Stopped };
@@ -147,6 +160,10 @@ pub(crate) fn phase(view: &View, one: &ServiceView) -> Phase {
         Some((PhaseFact::Ended, 0)) => Phase::Waiting,
         Some((PhaseFact::Ended, _)) => Phase::Failing,
     }
+}
+
+fn held_by(one: &ServiceView) -> &BTreeSet<Member> {
+    one.branch.as_ref().map_or(&one.record.holders, |branch| &branch.holders)
 }
 
 fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<HolderStatus> {
@@ -168,8 +185,9 @@ fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<Hol
             }
         }
     };
-    let members = one.record.holders.iter().map(status(HolderState::Member));
-    members.chain(one.record.joining.iter().map(status(HolderState::Joining))).collect()
+    let members = held_by(one).iter().map(status(HolderState::Member));
+    let joining = one.record.joining.iter().filter(|_| one.branch.is_none());
+    members.chain(joining.map(status(HolderState::Joining))).collect()
 }
 
 /// Whether its instance runs, by what its active node says.
@@ -188,7 +206,7 @@ fn is_reachable(view: &View, node: NodeId) -> bool {
 
 fn verdict(view: &View, one: &ServiceView) -> Verdict {
     let stopped = one.record.wanted == catalog::Wanted::Stopped;
-    let lost = one.record.active.is_none_or(|active| !is_reachable(view, active.node));
+    let lost = line(one).0.is_none_or(|active| !is_reachable(view, active.node));
     let (serving, detail) = match &one.verdict {
         _ if stopped || lost => (None, String::new()),
         watch::Verdict::Unknown => (None, String::new()),
@@ -202,6 +220,23 @@ fn engine(spec: &EngineSpec) -> &'static str {
     match spec {
         EngineSpec::Wasm { .. } => "wasm",
         EngineSpec::Exec { .. } => "exec",
+    }
+}
+
+/// What so few nodes can't do.
+fn too_few(nodes: usize) -> Option<(WarningCode, &'static str, &'static str)> {
+    match nodes {
+        1 => Some((
+            WarningCode::OneNode,
+            "one node only: nothing is protected",
+            "join others: `jizoku ticket` here, `jizoku join TICKET` there",
+        )),
+        2 => Some((
+            WarningCode::TwoNodes,
+            "two nodes: the death of one stops services with `partition = \"stop\"`",
+            "add a third that runs nothing: `jizoku join TICKET --witness`",
+        )),
+        _ => None,
     }
 }
 
@@ -220,17 +255,8 @@ fn warnings(
                     they are lost for good: `jizoku recover --new-generation` on one survivor";
         warn(WarningCode::NoMajority, "the catalog has no leader".into(), Some(hint));
     }
-    match nodes.len() {
-        1 => {
-            let hint = "join others: `jizoku ticket` here, `jizoku join TICKET` there";
-            warn(WarningCode::OneNode, "one node only: nothing is protected".into(), Some(hint));
-        }
-        2 => {
-            let message = "two nodes: the death of one stops services with `partition = \"stop\"`";
-            let hint = "add a third that runs nothing: `witness = true` in its config.toml";
-            warn(WarningCode::TwoNodes, message.into(), Some(hint));
-        }
-        _ => {}
+    if let Some((code, message, hint)) = too_few(nodes.len()) {
+        warn(code, message.into(), Some(hint));
     }
     for node in nodes.iter().filter(|node| node.reach == Reach::Unreachable) {
         let message = format!("{} can't be reached", node.name);
@@ -263,6 +289,11 @@ fn warnings(
         if let Some(failing) = &one.failing {
             let message = format!("{} fails: {}", one.name, failing.reason);
             warn(WarningCode::Failing, message, Some("`jizoku inspect` shows what it printed"));
+        }
+        if view.services.get(&one.service).is_some_and(|known| known.branch.is_some()) {
+            let message = format!("{}: a branch serves on this side of a cut", one.name);
+            let hint = "when the network is whole again, one line goes on and the other is kept";
+            warn(WarningCode::Branches, message, Some(hint));
         }
         if one.branches > 0 {
             let message = format!("{}: {} branches are kept", one.name, one.branches);
@@ -356,8 +387,9 @@ pub(crate) fn instances(view: &View, sights: &Sights, only: Option<&ServiceName>
     let mut instances = Vec::new();
     for (id, one) in view.services.iter().collect::<Vec<_>>().iter().filter(wanted) {
         let record = &one.record;
-        let (Some(active), Some(facts)) = (record.active, &one.facts) else { continue };
-        if facts.epoch != record.epoch || !running(facts) {
+        let (active, epoch) = line(one);
+        let (Some(active), Some(facts)) = (active, &one.facts) else { continue };
+        if facts.epoch != epoch || !running(facts) {
             continue;
         }
         let used = sights.instance(active.node, **id).and_then(|reading| reading.used);
@@ -367,7 +399,7 @@ pub(crate) fn instances(view: &View, sights: &Sights, only: Option<&ServiceName>
             name: record.spec.name.clone(),
             node: active.node,
             role: Role::Active,
-            epoch: record.epoch,
+            epoch,
             engine: engine(&record.spec.engine).into(),
             pid: used.and_then(|used| used.pid),
             up_ms: facts.up.as_millis(),
