@@ -18,11 +18,14 @@ use jizoku_types::{ServiceId, Span};
 use crate::rng::Rng;
 
 /// See the module's header.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Disk {
     log: Recovered,
     log_waiting: VecDeque<(PersistToken, Vec<consensus::Record>)>,
     lines: BTreeMap<Line, Vec<Record>>,
+    /// How many records of each line were read back already, and what came of it: the next start
+    /// goes on from there.
+    read_back: BTreeMap<Line, (usize, Replay)>,
     lines_waiting: VecDeque<(Token, Record)>,
     /// Of each line the record that broke off, and how many of its entries are there.
     torn: BTreeMap<Line, (Record, usize)>,
@@ -48,10 +51,18 @@ impl Disk {
     /// If something on the disk can't be read back.
     pub fn loaded(&mut self) -> Result<Vec<Loaded>, String> {
         let torn = std::mem::take(&mut self.torn);
-        let one = |(line, records): (&Line, &Vec<Record>)| {
-            load(*line, records, torn.get(line), !self.damaged.contains(line))
-        };
-        self.lines.iter().map(one).collect()
+        let mut loaded = Vec::new();
+        for (line, records) in &self.lines {
+            let (count, replay) = self.read_back.entry(*line).or_default();
+            load(*line, &records[*count..], replay)?;
+            *count = records.len();
+            let mut replay = replay.clone();
+            if let Some((record, entries)) = torn.get(line) {
+                load_torn(*line, record, *entries, &mut replay)?;
+            }
+            loaded.push(replay.finish(*line, !self.damaged.contains(line)));
+        }
+        Ok(loaded)
     }
 
     /// Damages the end of what was written of some held state. Gives of which service.
@@ -61,6 +72,7 @@ impl Disk {
         let records = self.lines.get_mut(&line)?;
         records.truncate(rng.index(records.len().max(1)));
         self.torn.remove(&line);
+        self.read_back.remove(&line);
         self.damaged.insert(line);
         self.spoiled.insert(line.service);
         Some(line.service)
@@ -137,6 +149,7 @@ impl Disk {
         let line = record.line();
         if matches!(record, Record::Forgotten { .. } | Record::Snapshot { .. }) {
             self.damaged.remove(&line);
+            self.read_back.remove(&line);
         }
         match record {
             Record::Forgotten { .. } => drop(self.lines.remove(&line)),
@@ -171,35 +184,36 @@ impl Disk {
     }
 }
 
-fn load(
-    line: Line,
-    records: &[Record],
-    torn: Option<&(Record, usize)>,
-    whole: bool,
-) -> Result<Loaded, String> {
-    let mut replay = Replay::new();
+fn load(line: Line, records: &[Record], replay: &mut Replay) -> Result<(), String> {
     for record in records {
         let written: Result<(), String> = record
             .write(&mut |entry| replay.push(entry).map_err(|why| format!("held {line}: {why}")));
         written?;
     }
-    if let Some((record, entries)) = torn {
-        let mut count = 0;
-        let mut broken = None;
-        // The second to last entry of a record, at most: a whole one would have been kept.
-        let total = entries_of(record);
-        let _: Result<(), ()> = record.write(&mut |entry| {
-            if count >= (*entries).min(total.saturating_sub(1)) {
-                return Err(());
-            }
-            count += 1;
-            replay.push(entry).map_err(|why| broken = Some(why))
-        });
-        if let Some(why) = broken {
-            return Err(format!("torn {line}: {why}"));
+    Ok(())
+}
+
+fn load_torn(
+    line: Line,
+    record: &Record,
+    entries: usize,
+    replay: &mut Replay,
+) -> Result<(), String> {
+    let mut count = 0;
+    let mut broken = None;
+    // The second to last entry of a record, at most: a whole one would have been kept.
+    let total = entries_of(record);
+    let _: Result<(), ()> = record.write(&mut |entry| {
+        if count >= entries.min(total.saturating_sub(1)) {
+            return Err(());
         }
+        count += 1;
+        replay.push(entry).map_err(|why| broken = Some(why))
+    });
+    match broken {
+        Some(why) => Err(format!("torn {line}: {why}")),
+        None => Ok(()),
     }
-    Ok(replay.finish(line, whole))
 }
 
 fn entries_of(record: &Record) -> usize {

@@ -52,7 +52,9 @@ impl Body {
             let bytes = encode(message);
             let back: T = decode(&bytes).map_err(|why| format!("{message:?}: {why}"))?;
             let equal = encode(&back) == bytes;
-            equal.then_some(back).ok_or(format!("another encoding after decoding: {message:?}"))
+            equal
+                .then_some(back)
+                .ok_or_else(|| format!("another encoding after decoding: {message:?}"))
         }
         Ok(match self {
             Body::Consensus(bytes) => Body::Consensus(bytes),
