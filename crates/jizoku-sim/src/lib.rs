@@ -9,6 +9,7 @@
 //! - [`net`], [`links`]: frames under way, and connections
 //! - [`clients`], [`history`]: who asks, and what they saw
 //! - [`bug`]: planted bugs that the checkers must find
+//! - [`scale`]: figures of large clusters at rest
 //! - [`rng`]: the only source of chance
 //!
 //! What it does not know: sockets, files, threads (but one for each seed), real time.
@@ -31,6 +32,7 @@ pub mod operator;
 pub mod oracle;
 pub mod plan;
 pub mod rng;
+pub mod scale;
 pub mod traffic;
 pub mod troubles;
 pub mod world;

@@ -6,6 +6,8 @@
 //! - `--minutes M`: simulated minutes of each run; by default 10
 //! - `--nodes N`: machines, instead of what the seed says
 //! - `--kinds a,b`: kinds of trouble, instead of all; `none` for none
+//! - `--idle N`: instead of all this, lets N machines rest, and measures what they say to each
+//!   other and how fast a death gets around
 //! - `--bug N`: with this planted bug, by its place in the list
 //! - `--faults`: afterwards plants each bug in turn, and fails if one is not found
 
@@ -16,6 +18,7 @@ use std::time::Instant;
 
 use jizoku_sim::bug::{ALL, Bug};
 use jizoku_sim::plan::{Choice, KINDS, USUAL};
+use jizoku_sim::scale;
 use jizoku_sim::world::{Verdict, World};
 
 /// What was asked for.
@@ -25,6 +28,7 @@ struct Options {
     jobs: usize,
     trace: bool,
     faults: bool,
+    idle: Option<usize>,
     bug: Option<Bug>,
     choice: Choice,
 }
@@ -40,6 +44,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Some(nodes) = options.idle {
+        return idle(options.from, nodes);
+    }
     let left_out: Vec<&str> =
         KINDS.iter().copied().filter(|kind| !options.choice.kinds.contains(kind)).collect();
     println!(
@@ -52,6 +59,21 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Measures a cluster at rest.
+fn idle(seed: u64, nodes: usize) -> ExitCode {
+    match scale::measure(seed, nodes) {
+        Ok(figures) => {
+            let busy = processor_seconds().unwrap_or_default();
+            println!("{figures}\n  measured in {busy:.0} s of a core");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            eprintln!("{what}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -96,8 +118,16 @@ fn is_found(name: &str, bug: Bug, options: &Options) -> bool {
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
     let choice = Choice { minutes: 10, nodes: None, kinds: USUAL.to_vec() };
-    let mut options =
-        Options { from: 0, seeds: 1, jobs, trace: false, faults: false, bug: None, choice };
+    let mut options = Options {
+        from: 0,
+        seeds: 1,
+        jobs,
+        trace: false,
+        faults: false,
+        idle: None,
+        bug: None,
+        choice,
+    };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} wants a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text}: no number"));
@@ -109,6 +139,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--minutes" => options.choice.minutes = number(value()?)?.max(1),
             "--nodes" => options.choice.nodes = Some(number(value()?)?.clamp(3, 9) as usize),
             "--faults" => options.faults = true,
+            "--idle" => options.idle = Some(number(value()?)?.clamp(3, 256) as usize),
             "--bug" => {
                 let index = number(value()?)? as usize;
                 let (_, bug) = ALL.get(index).ok_or(format!("bugs are 0 to {}", ALL.len() - 1))?;

@@ -84,6 +84,20 @@ impl World {
         }
     }
 
+    /// Asks the first machine for what the cluster still lacks, if nothing is being asked for.
+    /// Gives whether it lacks nothing.
+    pub(crate) fn make(&mut self) -> bool {
+        if self.operator.pending.is_some() {
+            return false;
+        }
+        let command = self.next_command(0);
+        let made = command.is_none();
+        if let Some(command) = command {
+            self.request(0, Request::Command(Box::new(command)));
+        }
+        made
+    }
+
     fn next_command(&mut self, host: HostId) -> Option<Command> {
         let life = self.machines[host].life.as_ref()?;
         let catalog = life.node.catalog();

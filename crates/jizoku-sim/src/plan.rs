@@ -152,6 +152,20 @@ const HOT_BEFORE: Span = Span::millis(300);
 const HOT_AFTER: Span = Span::secs(1);
 
 impl Plan {
+    /// Machines with nothing to do, for a day.
+    pub fn idle(nodes: usize) -> Plan {
+        let end = Instant::ORIGIN + Span::secs(24 * 60 * 60);
+        Plan {
+            nodes,
+            services: Vec::new(),
+            clients: Vec::new(),
+            climate: Vec::new(),
+            apart: Vec::new(),
+            troubles: Vec::new(),
+            end,
+        }
+    }
+
     /// The plan of this seed.
     pub fn new(rng: &mut Rng, choice: &Choice) -> Plan {
         let nodes = choice.nodes.unwrap_or_else(|| 3 + rng.index(4) + rng.index(4));

@@ -66,6 +66,9 @@ impl World {
             return;
         }
         self.oracle.counts.frames += 1;
+        if let Some(meter) = &mut self.meter {
+            meter.count(&frame);
+        }
         let arrivals = self.net.send(self.now, host, next, frame.channel);
         let session = link.session;
         let (from, to) = (host, next);

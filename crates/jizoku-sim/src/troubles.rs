@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Ends a machine's agent now, and lets it start again later. `cause`: how others notice.
-    fn crash(&mut self, host: HostId, cause: LinkDownCause, down: Span) {
+    pub(crate) fn crash(&mut self, host: HostId, cause: LinkDownCause, down: Span) {
         if self.machines[host].life.is_none() {
             return;
         }

@@ -28,6 +28,7 @@ use crate::operator::Operator;
 use crate::oracle::{Counts, Oracle};
 use crate::plan::{Choice, Plan};
 use crate::rng::Rng;
+use crate::scale::Meter;
 use crate::traffic::Frame;
 use crate::troubles::Healing;
 
@@ -135,7 +136,8 @@ pub struct World {
     pub(crate) bug: Option<Bug>,
     pub(crate) ending: bool,
     pub(crate) lives: u64,
-    violation: Option<String>,
+    pub(crate) violation: Option<String>,
+    pub(crate) meter: Option<Meter>,
     queue: BinaryHeap<Entry>,
     last_number: u64,
     trace: u64,
@@ -150,6 +152,17 @@ impl World {
     pub fn new(seed: u64, choice: &Choice, bug: Option<Bug>, verbose: bool) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng.fork(1), choice);
+        World::of(seed, rng, plan, bug, verbose)
+    }
+
+    /// The run of this plan.
+    pub(crate) fn of(
+        seed: u64,
+        mut rng: Rng,
+        plan: Plan,
+        bug: Option<Bug>,
+        verbose: bool,
+    ) -> World {
         let mut clocks = rng.fork(2);
         let mut chances = rng.fork(3);
         let machines: Vec<Machine> = (0..plan.nodes)
@@ -176,6 +189,7 @@ impl World {
             ending: false,
             lives: 0,
             violation: None,
+            meter: None,
             queue: BinaryHeap::new(),
             last_number: 0,
             trace: seed,
@@ -224,16 +238,7 @@ impl World {
     /// Runs to the end, or to the first violation.
     pub fn run(mut self) -> Verdict {
         while self.violation.is_none() {
-            let Some(Entry { at, number: _, what }) = self.queue.pop() else {
-                self.complain("7: nothing happens any more".into());
-                break;
-            };
-            self.now = at;
-            self.oracle.counts.events += 1;
-            if self.queue.len() > EVENTS_MAX * self.machines.len() {
-                self.complain("9: events pile up".into());
-            }
-            self.happen(what);
+            self.step();
             if self.ending && self.is_over() {
                 self.compare();
                 break;
@@ -249,6 +254,24 @@ impl World {
             lasted: self.now.since(Instant::ORIGIN),
             nodes: self.machines.len(),
         }
+    }
+
+    /// When the next event is.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        self.queue.peek().map(|entry| entry.at)
+    }
+
+    /// Lets the next event happen.
+    pub(crate) fn step(&mut self) {
+        let Some(Entry { at, number: _, what }) = self.queue.pop() else {
+            return self.complain("7: nothing happens any more".into());
+        };
+        self.now = at;
+        self.oracle.counts.events += 1;
+        if self.queue.len() > EVENTS_MAX * self.machines.len() {
+            self.complain("9: events pile up".into());
+        }
+        self.happen(what);
     }
 
     fn happen(&mut self, what: What) {
@@ -546,6 +569,9 @@ impl World {
 
     fn saw(&mut self, host: HostId, event: &Event) {
         self.say(|| format!("n{host} {event:?}"));
+        if let Some(meter) = &mut self.meter {
+            meter.saw(self.now, host, event);
+        }
         self.oracle.saw(self.now, host, event);
     }
 
