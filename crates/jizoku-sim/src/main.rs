@@ -9,14 +9,14 @@
 //! - `--idle N`: instead of all this, lets N machines rest, and measures what they say to each
 //!   other and how fast a death gets around
 //! - `--bug N`: with this planted bug, by its place in the list
-//! - `--faults`: afterwards plants each bug in turn, and fails if one is not found
+//! - `--faults`: afterwards plants each proven bug in turn, and fails if one is not found
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use jizoku_sim::bug::{ALL, Bug};
+use jizoku_sim::bug::{self, Bug, PROVEN};
 use jizoku_sim::plan::{Choice, KINDS, USUAL};
 use jizoku_sim::scale;
 use jizoku_sim::world::{Verdict, World};
@@ -88,7 +88,7 @@ fn bugs_are_found(options: &Options) -> bool {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some((name, bug)) = ALL.get(index) else { return };
+                    let Some((name, bug)) = PROVEN.get(index) else { return };
                     if !is_found(name, *bug, options) {
                         missed.fetch_add(1, Ordering::Relaxed);
                     }
@@ -142,8 +142,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--idle" => options.idle = Some(number(value()?)?.clamp(3, 256) as usize),
             "--bug" => {
                 let index = number(value()?)? as usize;
-                let (_, bug) = ALL.get(index).ok_or(format!("bugs are 0 to {}", ALL.len() - 1))?;
-                options.bug = Some(*bug);
+                options.bug = Some(bug::numbered(index).ok_or("no such bug")?);
             }
             "--trace" => options.trace = true,
             "--kinds" => options.choice.kinds = kinds(&value()?)?,
