@@ -66,7 +66,7 @@ fn tickets_work_once_in_time_and_for_one_cluster() {
     }
     let ticket = cluster.must(0, &["ticket"]).trim().to_owned();
     // A member of another cluster stays one.
-    refused(&others, 0, &ticket, &["another agent uses this folder"]);
+    refused(&others, 0, &ticket, &["an agent runs with"]);
     others.kill(0);
     refused(&others, 0, &ticket, &["belongs to"]);
     others.up(0);
