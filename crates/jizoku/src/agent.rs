@@ -37,6 +37,7 @@ mod probe;
 mod pump;
 mod running;
 mod server;
+mod standby;
 mod status;
 mod traffic;
 mod user;
@@ -73,6 +74,7 @@ use self::output::OutputRing;
 use self::peers::{Addresses, Peers};
 use self::probe::{Eyes, Probe};
 use self::running::Starter;
+use self::standby::Standby;
 use self::wiring::Wiring;
 
 /// How often the machine's load is looked at.
@@ -133,7 +135,8 @@ async fn start_and_wait(
     let engines = Arc::new(engines);
     let output = Arc::new(OutputRing::default());
 
-    start_holder(&folder, &config, &wiring, &holder_in, holder_box)?;
+    let standby = Standby::start(Arc::clone(&engines))?;
+    start_holder(&folder, &config, &wiring, &holder_in, holder_box, standby)?;
     let owner = Arc::new(GatewayOwner { wiring: Arc::clone(&wiring) });
     wiring.set_gateway(Gateway::start(me, config.gateway.clone(), owner));
 
@@ -237,6 +240,7 @@ fn start_holder(
     wiring: &Arc<Wiring>,
     sender: &Sender<HolderMessage>,
     inbox: Mailbox<HolderMessage>,
+    standby: Arc<Standby>,
 ) -> Result<(), String> {
     let mut read = ReadBack::default();
     let done = {
@@ -246,7 +250,7 @@ fn start_holder(
     let options = StateOptions::new(folder, config.disk_reserve);
     let store = StateStore::open(folder, options, &mut |line, found| read.found(line, found), done)
         .map_err(|error| format!("the held states can't be read: {error}"))?;
-    let holding = Holding::new(store, read, Arc::clone(wiring));
+    let holding = Holding::new(store, read, Arc::clone(wiring), standby);
     std::thread::Builder::new()
         .name("holder".into())
         .spawn(move || holding.run(&inbox))

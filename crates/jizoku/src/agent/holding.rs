@@ -19,6 +19,7 @@ use jizoku_types::spec::Durability;
 use jizoku_types::{BranchId, Event, Instant, NodeId, ServiceId, decode, encode};
 
 use super::mailbox::{Got, Mailbox};
+use super::standby::Standby;
 use super::wiring::Wiring;
 
 /// How often the disk's room is looked at.
@@ -101,6 +102,7 @@ pub(crate) struct Holding {
     holder: Holder,
     store: StateStore,
     wiring: Arc<Wiring>,
+    standby: Arc<Standby>,
     /// The Holder's tokens by the store's.
     tokens: BTreeMap<u64, Token>,
     next_token: u64,
@@ -108,13 +110,19 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    pub(crate) fn new(store: StateStore, read: ReadBack, wiring: Arc<Wiring>) -> Holding {
+    pub(crate) fn new(
+        store: StateStore,
+        read: ReadBack,
+        wiring: Arc<Wiring>,
+        standby: Arc<Standby>,
+    ) -> Holding {
         let mut holder = Holder::new(wiring.me);
         for (service, what) in read.troubles {
             wiring.event(Event::CopyCorrupt { service, what });
         }
         holder.handle(wiring.now(), holder::Input::Loaded(read.loaded));
-        Holding { holder, store, wiring, tokens: BTreeMap::new(), next_token: 1, had_room: true }
+        let tokens = BTreeMap::new();
+        Holding { holder, store, wiring, standby, tokens, next_token: 1, had_room: true }
     }
 
     pub(crate) fn run(mut self, mailbox: &Mailbox<HolderMessage>) {
@@ -185,6 +193,7 @@ impl Holding {
                 for line in lines {
                     self.holder.handle(now, holder::Input::Forget(line));
                 }
+                self.standby.held(service, None);
             }
             HolderMessage::ForgetBranch(service, branch) => {
                 self.holder.handle(now, holder::Input::Forget(Line { service, branch }));
@@ -201,7 +210,12 @@ impl Holding {
                     self.wiring.send_state(to, channel, StateMessage::FromHolder(message));
                 }
                 holder::Output::Store { token, record } => self.store(token, record),
-                holder::Output::Changed { .. } => {}
+                holder::Output::Changed { line, .. } => {
+                    if line.branch == BranchId::MAIN {
+                        let image = self.holder.ready_image(line).map(|(_, image)| image);
+                        self.standby.held(line.service, image);
+                    }
+                }
                 holder::Output::Corrupt { line, what } => {
                     let service = line.service;
                     self.wiring.event(Event::CopyCorrupt { service, what });
