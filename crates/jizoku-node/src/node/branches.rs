@@ -207,7 +207,7 @@ impl Node {
         if let Some(own) = self.branches.own.get(&service).filter(|own| own.root == root) {
             return Some((self.me(), own.epoch));
         }
-        if self.is_main_served(service, record) {
+        if self.is_main_here(service, record) {
             return None;
         }
         let followed = self.emitted.epoch(service);
@@ -234,6 +234,13 @@ impl Node {
             .get(&service)
             .is_some_and(|local| !matches!(local.phase, Phase::Ended | Phase::Unreachable));
         record.spec.needs_lease() || !runs || record.holders.iter().any(out_of_reach)
+    }
+
+    /// Whether the main line is served, by an active node that has not been restarted: the catalog
+    /// may hear of that a little later than this node.
+    fn is_main_here(&self, service: ServiceId, record: &ServiceRecord) -> bool {
+        self.is_main_served(service, record)
+            && record.active.is_some_and(|active| self.is_there(&active))
     }
 
     fn is_there(&self, member: &Member) -> bool {
@@ -503,7 +510,7 @@ impl Node {
         if record.wanted == Wanted::Stopped {
             return self.give_up(service);
         }
-        let main = self.is_main_served(service, record);
+        let main = self.is_main_here(service, record);
         let (now, leader) = (self.now, self.leader.is_some());
         let Some(own) = self.branches.own.get_mut(&service) else { return };
         own.main_since = main.then(|| own.main_since.unwrap_or(now));
