@@ -173,8 +173,9 @@ impl Recovered {
     /// The newest entry that names one set of voters, as [`number_of`] it; 0 if there is none. And
     /// whether a newer one names two.
     pub(crate) fn members_logged(&self) -> (u64, bool) {
-        let mut changing = false;
-        for entry in self.entries.values().rev() {
+        let (mut changing, covered) = (false, self.snapshot_last().map_or(0, number_of));
+        // Entries that a snapshot covers may be of before a gap: it knows better.
+        for entry in self.entries.values().rev().take_while(|entry| number_of(entry.id) > covered) {
             match &entry.payload {
                 Payload::Members(members) if members.voters.len() == 1 => {
                     return (number_of(entry.id), changing);
