@@ -87,7 +87,8 @@ impl Drop for Consensus {
 impl Consensus {
     /// A value that starts from what its disk has.
     ///
-    /// If there is a snapshot, it is installed before anything is applied. On an error nothing was changed.
+    /// If there is a snapshot, it is installed before anything is applied. On an error nothing was
+    /// changed.
     ///
     /// # Panics
     /// If the times in `config` contradict each other.

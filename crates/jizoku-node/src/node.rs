@@ -16,9 +16,10 @@
 //! - At most one proposal for each purpose is under way.
 //! - A node that was paused or is starved takes nothing over, and opens no branch.
 //!
-//! Rooms: [`assign`] Runners; [`takeover`] who goes on; [`branches`] sides without a majority; [`sets`] holder sets; [`quorum`] voters
-//! and the leader; [`requests`] what people asked for; [`routes`] mesh and gateways; [`facts`]
-//! what nodes say of themselves; [`view`] the whole for people.
+//! Rooms: [`assign`] Runners; [`takeover`] who goes on; [`branches`] sides without a majority;
+//! [`sets`] holder sets; [`quorum`] voters and the leader; [`requests`] what people asked for;
+//! [`routes`] mesh and gateways; [`facts`] what nodes say of themselves; [`view`] the whole for
+//! people.
 
 mod assign;
 mod branches;
