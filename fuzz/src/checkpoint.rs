@@ -108,23 +108,24 @@ pub(crate) fn replay(data: &[u8]) {
     assert!(loaded.chain.points().all(|point| point.id != CheckpointId::default()));
 }
 
+fn ship(transfer: u64, base: &Point, to: &Point) -> Ship {
+    let mut parts = Diff::between(&base.image, &to.image).encode();
+    Ship {
+        transfer,
+        id: to.id,
+        base: base.id,
+        root: to.root(),
+        committed: base.id,
+        part: 0,
+        parts: 1,
+        tell: false,
+        body: parts.pop().expect("one"),
+    }
+}
+
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let (one, two) = (point(1), point(2));
     let none = Point { id: CheckpointId::default(), image: Image::empty() };
-    let ship = |transfer, base: &Point, to: &Point| {
-        let mut parts = Diff::between(&base.image, &to.image).encode();
-        Ship {
-            transfer,
-            id: to.id,
-            base: base.id,
-            root: to.root(),
-            committed: base.id,
-            part: 0,
-            parts: 1,
-            tell: false,
-            body: parts.pop().expect("one"),
-        }
-    };
     let space = SpaceName::new("memory").expect("a name");
     let blocks = Question::Blocks { space, indices: vec![0, 2] };
     let adopt = Ask::Adopt { transfer: 4, id: one.id, root: one.root(), joins: true };

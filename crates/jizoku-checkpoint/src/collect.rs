@@ -178,6 +178,8 @@ pub struct Collector {
     first_current: Option<Instant>,
     accepted: Option<Instant>,
     restart_until: Option<Instant>,
+    /// When decisions were looked at last: what was due by then need not be waited for.
+    looked: Instant,
     told_missing: Option<BTreeSet<Member>>,
     chosen: Option<Chosen>,
     fetch: Option<Fetch>,
@@ -230,6 +232,7 @@ impl Collector {
             first_current: None,
             accepted: None,
             restart_until: None,
+            looked: now,
             told_missing: None,
             chosen: None,
             fetch: None,
@@ -280,6 +283,7 @@ impl Collector {
             ]
             .into_iter()
             .flatten()
+            .filter(|at| *at > self.looked)
             .min(),
         };
         let answers = self.fetch.as_ref().and_then(Fetch::deadline);
@@ -328,6 +332,7 @@ impl Collector {
                 self.lose(node, SourceLost::Silent);
             }
         }
+        self.looked = now;
         if self.chosen.is_none() {
             self.decide(now);
         }

@@ -231,8 +231,8 @@ fn report(seed: u64, result: &Result<Verdict, String>, options: &Options) -> (bo
             let c = verdict.counts;
             println!(
                 "seed {seed}: {} nodes, {} takeovers, {} seals, {} set changes, {} troubles, {} \
-                 crashes, {} disks, {} pauses, {} breaks, {} orders, {} commits, {} answers, {} open, {} resets, {} \
-                 tainted, {} frames, {} events, trace {:016x}",
+                 crashes, {} disks, {} pauses, {} breaks, {} orders, {} commits, {} answers, {} \
+                 open, {} resets, {} tainted, {} frames, {} events, trace {:016x}",
                 verdict.nodes,
                 c.takeovers,
                 c.seals,

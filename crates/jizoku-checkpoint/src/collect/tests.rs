@@ -231,6 +231,16 @@ fn after_a_restart_of_all_every_member_is_waited_for() {
 }
 
 #[test]
+fn what_has_passed_is_not_waited_for() {
+    let mut desk = Desk::new(MEMORY, &set(), Vec::new());
+    desk.input(Input::WholeClusterRestarted { wait: Span::secs(30) });
+    for at in [30_000, 30_001, 90_000] {
+        desk.tick(at);
+        assert!(desk.collector.deadline().is_some_and(|due| due > ms(at)), "no news at {at} ms");
+    }
+}
+
+#[test]
 fn a_newer_epoch_ends_it() {
     let mut desk = Desk::new(MEMORY, &set(), Vec::new());
     let by = jizoku_types::Epoch::main(EPOCH + 1);
