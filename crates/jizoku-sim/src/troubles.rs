@@ -138,7 +138,9 @@ impl World {
         self.operator.wiped_at = Some(self.now);
         self.oracle.counts.disks += 1;
         let machine = &mut self.machines[host];
+        self.hosts.remove(&machine.key);
         machine.wipe();
+        self.hosts.insert(machine.key, host);
         let keys: Vec<_> = self.machines.iter().map(|machine| machine.key).collect();
         let others = keys.iter().copied().filter(|key| *key != keys[host]);
         self.machines[host].peers = others.collect();
