@@ -1,0 +1,28 @@
+//! What CI asks of the simulator: clean seeds, and planted bugs that are found. The program that
+//! people run does both; a failing seed prints the command that replays it.
+
+use std::process::Command;
+
+fn simulate(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_jizoku-sim")).args(args).output();
+    let output = output.expect("it was built with this test");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{args:?}: {}\n{said}", output.status);
+    said
+}
+
+/// Two minutes each, not ten: a core of CI's machine simulates a fifth of a node-hour in a
+/// second. Longer runs of the same seeds begin alike.
+#[test]
+fn three_hundred_seeds_are_clean() {
+    let said = simulate(&["--seeds", "300", "--minutes", "2"]);
+    assert!(said.contains("300 seeds, 0 failed"), "{said}");
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    let said = simulate(&["--faults", "--seeds", "1", "--minutes", "5"]);
+    let found =
+        said.lines().filter(|line| line.starts_with("planted") && line.contains("found by"));
+    assert!(found.count() >= 15, "{said}");
+}
