@@ -1,13 +1,16 @@
 //! A copy that went bad on disk while nobody looked.
 
 use std::fs;
+use std::time::Duration;
 
 use jizoku_e2e::cluster::Cluster;
 use jizoku_e2e::resp::Connection;
-use jizoku_e2e::turn;
+use jizoku_e2e::{turn, wait_for};
 
 const PORT: u16 = 7000;
 const NODES: usize = 3;
+/// How long a restarted node may take to know its services.
+const WITHIN: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_damaged_copy_is_reported_and_mended_from_others() {
@@ -42,7 +45,10 @@ fn a_damaged_copy_is_reported_and_mended_from_others() {
     let next = cluster.active("kv").expect("somebody is active");
     cluster.kill(next);
     let through = (0..NODES).find(|node| *node != next).expect("two are left");
-    let mut connection = Connection::open(cluster.address(through, PORT)).expect("a server");
+    // The node that was just started listens when it has read its catalog.
+    let mut connection = wait_for("a gateway that listens", WITHIN, || {
+        Connection::open(cluster.address(through, PORT)).ok()
+    });
     for number in 0..50 {
         let value = connection.call(&["GET", &format!("k{number}")]).expect("an answer");
         assert_eq!(value.len(), 2000);
