@@ -48,10 +48,22 @@ pub(super) struct Local {
     pub(super) told: Holders,
     pub(super) recruits: BTreeSet<Member>,
     pub(super) caught_up: BTreeSet<Member>,
+    /// Sets that were proposed and may yet become the catalog's.
+    pub(super) promised: Promised,
     /// Holders that can't go on, each with when it may be tried again.
     pub(super) failed: BTreeMap<Member, Instant>,
     /// What shall come after this Runner.
     pub(super) next: Option<Next>,
+}
+
+/// Who may become a holder by a proposal whose fate isn't known: until it is, they acknowledge too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Promised {
+    /// The version of the set that the proposals expect. Under another one none of them counts.
+    pub(super) version: u64,
+    pub(super) members: BTreeSet<Member>,
+    /// Of one of them nobody can say whether it will still take place.
+    pub(super) unsure: bool,
 }
 
 /// What comes after a Runner.
@@ -162,6 +174,7 @@ impl Node {
                 told: holders,
                 recruits: BTreeSet::new(),
                 caught_up: BTreeSet::new(),
+                promised: Promised::default(),
                 failed: BTreeMap::new(),
                 next: None,
             },

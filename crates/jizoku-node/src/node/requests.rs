@@ -87,6 +87,10 @@ impl Node {
         if let (Purpose::Branch(service), Some(Outcome::Rejected { .. })) = (&purpose, &outcome) {
             self.branch_refused(*service);
         }
+        if let (Purpose::SetHolders(service), Some(Outcome::Rejected { .. })) = (&purpose, &outcome)
+        {
+            self.set_refused(*service, false);
+        }
         if let Purpose::Request(id) = purpose {
             let unreadable = || Refusal::Impossible(String::from("the command can't be read"));
             let result = outcome.ok_or_else(unreadable);
@@ -98,9 +102,13 @@ impl Node {
         let Some(purpose) = self.purposes.remove(&id) else { return };
         // Duties look again at the next tick, not at once: without a leader they would turn in
         // a circle.
-        if let Purpose::Request(id) = purpose {
-            let refusal = if unknown { Refusal::Unknown } else { Refusal::NotTaken };
-            self.outputs.push_back(Output::Answer { id, result: Err(refusal) });
+        match purpose {
+            Purpose::Request(id) => {
+                let refusal = if unknown { Refusal::Unknown } else { Refusal::NotTaken };
+                self.outputs.push_back(Output::Answer { id, result: Err(refusal) });
+            }
+            Purpose::SetHolders(service) => self.set_refused(service, unknown),
+            _ => {}
         }
     }
 

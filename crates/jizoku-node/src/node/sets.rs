@@ -5,6 +5,8 @@
 //! - Nobody is removed before this node has the state itself: until then the members are the only
 //!   ones who have it.
 //! - Whoever is added has the newest checkpoint and acknowledges all further ones.
+//! - Whoever a proposal names acknowledges until its fate is known, even if nobody wants it any
+//!   more: otherwise the set could come to have a member that lacks what was committed meanwhile.
 //! - This node leaves the set as soon as another member is there.
 
 use alloc::collections::BTreeSet;
@@ -14,7 +16,7 @@ use jizoku_core::catalog::{Command, ServiceRecord};
 use jizoku_core::placement::{self, HolderCandidate, Wish};
 use jizoku_types::{BranchId, ByteCount, Event, Member, ServiceId};
 
-use super::assign::Next;
+use super::assign::{Next, Promised};
 use super::requests::Purpose;
 use super::{Node, Order, Output};
 use crate::fault::Fault;
@@ -51,9 +53,13 @@ impl Node {
             // What runs here is the newest state, and the branch shall go on from it.
             wanted.insert(self.me());
         }
-        let recruits: BTreeSet<Member> = wanted.difference(&holders.members).copied().collect();
         let now = self.now;
         let Some(local) = self.local.get_mut(&service) else { return };
+        if local.promised.version != holders.version {
+            local.promised = Promised { version: holders.version, ..Promised::default() };
+        }
+        wanted.extend(&local.promised.members);
+        let recruits: BTreeSet<Member> = wanted.difference(&holders.members).copied().collect();
         local.failed.retain(|_, until| *until > now);
         if local.phase < Phase::Starting || local.phase == Phase::Ended {
             return;
@@ -63,6 +69,15 @@ impl Node {
             local.recruits = recruits.clone();
             let epoch = local.epoch;
             self.order(service, epoch, Order::Recruit(recruits));
+        }
+    }
+
+    /// A proposal of a set was not taken, or nobody knows.
+    pub(super) fn set_refused(&mut self, service: ServiceId, unknown: bool) {
+        let Some(local) = self.local.get_mut(&service) else { return };
+        local.promised.unsure |= unknown;
+        if !local.promised.unsure {
+            local.promised.members.clear();
         }
     }
 
@@ -135,6 +150,7 @@ impl Node {
             let told = Holders { version, members: holders.clone() };
             self.outputs.push_back(Output::Runner { service, epoch, order: Order::Holders(told) });
         }
+        let added: Vec<Member> = holders.difference(&now.members).copied().collect();
         let command = Command::SetHolders {
             service,
             epoch: record.epoch,
@@ -145,6 +161,10 @@ impl Node {
         };
         if unprotected {
             self.event(Event::Unprotected { service });
+        }
+        if let Some(local) = self.local.get_mut(&service) {
+            // The version is the one that `recruit` has just looked at.
+            local.promised.members.extend(added);
         }
         self.propose(Purpose::SetHolders(service), &command);
     }
