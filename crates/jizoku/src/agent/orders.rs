@@ -9,7 +9,7 @@ use jizoku_api::{ApiError, ErrorCode, Route};
 use jizoku_core::catalog::{Command, Outcome, Rejection, Wanted};
 use jizoku_node::node::{Refusal, Request, ServiceView, View};
 use jizoku_types::spec::EngineSpec;
-use jizoku_types::{NodeId, ServiceId, Span};
+use jizoku_types::{ClusterId, NodeId, ServiceId, Span};
 use tokio::sync::oneshot;
 
 use super::core::CoreMessage;
@@ -285,15 +285,25 @@ async fn resume(order: &ResumeOrder, shared: &Shared) -> Result<Done, ApiError> 
 }
 
 async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, ApiError> {
-    let view = shared.view().await?;
-    let cluster = view.cluster.ok_or_else(|| {
-        ApiError::new(ErrorCode::NoCluster, "this node's cluster has not begun yet")
-    })?;
+    let (view, cluster) = begun(shared).await?;
     let agent = &shared.agent;
     let ticket = Ticket::new(cluster, view.me.node, advertised(&agent.config, &agent.listening));
     let ttl = order.valid_ms.map_or(TICKET_TTL, Span::millis);
     ask(Command::IssueTicket { ticket: ticket.hash(), ttl }, shared).await?;
     Ok(TicketIssued { ticket: ticket.text(), valid_ms: ttl.as_millis() })
+}
+
+/// The view once the cluster has begun: a founder leads a moment before its first entry is applied.
+async fn begun(shared: &Shared) -> Result<(View, ClusterId), ApiError> {
+    for _ in 0..TRIES {
+        let view = shared.view().await?;
+        if let Some(cluster) = view.cluster {
+            return Ok((view, cluster));
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+    let error = ApiError::new(ErrorCode::NoCluster, "this node's cluster has not begun yet");
+    Err(error.hint("try again once `jizoku status` names a leader"))
 }
 
 /// Everything moves off first; if that doesn't come about, the node stays as it was.
