@@ -219,6 +219,11 @@ impl Catalog {
         self.removed.contains_key(node)
     }
 
+    /// The keys that were removed, at most [`REMOVED_MAX`].
+    pub fn removed(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.removed.keys().copied()
+    }
+
     /// All tickets.
     pub fn tickets(&self) -> &BTreeMap<TicketHash, Ticket> {
         &self.tickets

@@ -13,14 +13,19 @@
 //! - Of one origin the highest (incarnation, number) wins; nothing older comes back.
 //! - Routes have the fewest hops, then the lowest cost, then the lowest next hop: the same for
 //!   the same states. Costs are announced in steps, so that a link's jitter moves no route.
-//! - Strangers' states are neither kept nor passed on. Before this node has been told the members
-//!   (it has just started, and its catalog comes over these very ways) whoever has a link, which
-//!   the mesh gives to members only, and those of whom they tell, count as members.
+//! - Only members' words are heard. Before this node has been told the members (it has just
+//!   started, and its catalog comes over these very ways) whoever has a link, which the mesh gives
+//!   to members only, and those of whom they tell, count as members.
+//! - Whoever is no member here may be one elsewhere: this node's catalog may be old, and what would
+//!   bring it up to date may come from a member that it doesn't know yet. So link states of such
+//!   nodes, told by members, are kept, passed on and used for routes, as long as there is room
+//!   beside the members; nobody is told that they can be reached, and their facts are not kept. Of
+//!   a node that was removed nothing is kept or passed on.
 //! - After a death, and with no other loss, everybody knows after one flood; no timer is needed.
 //!   What a broken link lost is mended when a link comes up (full table), and by comparing
 //!   digests with one neighbour each [`DIGEST_EVERY`].
 //!
-//! Units: cost is a round trip. Limits: `NODES_MAX` origins, [`FACTS_MAX`] bytes of facts for
+//! Units: cost is a round trip. Limits: `NODES_MAX` origins, members first, [`FACTS_MAX`] bytes of facts for
 //! each, [`BATCH_MAX`] bytes a message; ways longer than `HOPS_MAX` don't count. States and facts
 //! of nodes that can't be reached are forgotten after [`EXPIRE`].
 
@@ -145,8 +150,13 @@ pub enum Input {
         /// What.
         message: Message,
     },
-    /// Who is a member now, this node included.
-    Members(BTreeSet<NodeId>),
+    /// Who is in the cluster now, as far as this node knows.
+    Members {
+        /// All members, this node included.
+        members: BTreeSet<NodeId>,
+        /// Who was a member once, and never will be again.
+        removed: BTreeSet<NodeId>,
+    },
     /// What this node says of itself now.
     Facts {
         /// What, at most [`FACTS_MAX`] bytes.
@@ -168,14 +178,15 @@ pub enum Output {
         /// What.
         message: Message,
     },
-    /// The next hop to each node that can be reached.
+    /// The next hop to each node to which a way exists, also to those that this node doesn't know
+    /// as members yet.
     RoutesAre(BTreeMap<NodeId, NodeId>),
-    /// A way to this node exists now.
+    /// A way to this member exists now.
     Reachable {
         /// Which, in which incarnation.
         node: Member,
     },
-    /// No way to this node exists any more.
+    /// No way to this node exists any more, or it is no member any more.
     Unreachable {
         /// Which.
         node: NodeId,
@@ -218,6 +229,7 @@ struct Link {
 pub struct Reach {
     me: Member,
     members: BTreeSet<NodeId>,
+    removed: BTreeSet<NodeId>,
     links: BTreeMap<NodeId, Link>,
     /// Newest link state of everybody, this node included.
     states: BTreeMap<NodeId, LinkState>,
@@ -230,7 +242,7 @@ pub struct Reach {
     told: BTreeMap<NodeId, Incarnation>,
     /// The newest incarnation that was ever seen of a member.
     seen: BTreeMap<NodeId, Incarnation>,
-    /// Origins of states that can't be reached, and since when.
+    /// Origins of states to which no way exists, and since when.
     lost: BTreeMap<NodeId, Instant>,
     /// Own facts that wait, and until when.
     waiting: Option<(Vec<u8>, Instant)>,
@@ -250,6 +262,7 @@ impl Reach {
         Reach {
             me,
             members: BTreeSet::new(),
+            removed: BTreeSet::new(),
             links: BTreeMap::new(),
             states: BTreeMap::from([(me.node, own)]),
             version: 0,
@@ -287,7 +300,7 @@ impl Reach {
                 Message::Digest { have, answer } => self.digest(now, from, &have, answer),
             },
             Input::Message { .. } => {}
-            Input::Members(members) => self.set_members(now, members),
+            Input::Members { members, removed } => self.set_members(now, members, removed),
             Input::Facts { bytes, urgent } => self.own_facts(now, bytes, urgent),
             Input::Tick => {}
         }
@@ -307,19 +320,21 @@ impl Reach {
         [facts, digest, expire].into_iter().flatten().min()
     }
 
-    /// The next hop to each node that can be reached; this node itself is not in it.
+    /// The next hop to each node to which a way exists, members or not; this node itself is not
+    /// in it.
     pub fn routes(&self) -> &BTreeMap<NodeId, NodeId> {
         &self.routes
     }
 
-    /// Whether a way to `node` exists; to this node itself there always is one.
+    /// Whether `node` is a member to which a way exists; to this node itself there always is one.
     pub fn reaches(&self, node: NodeId) -> bool {
-        node == self.me.node || self.routes.contains_key(&node)
+        node == self.me.node || self.is_member(&node) && self.routes.contains_key(&node)
     }
 
-    /// All nodes that can be reached, this one included.
+    /// All members that can be reached, this one included.
     pub fn reachable(&self) -> BTreeSet<NodeId> {
-        self.routes.keys().copied().chain([self.me.node]).collect()
+        let members = self.routes.keys().filter(|node| self.is_member(node));
+        members.copied().chain([self.me.node]).collect()
     }
 
     /// The newest incarnation that was seen of a node.
@@ -332,21 +347,23 @@ impl Reach {
         self.version
     }
 
-    /// The links that count, seen from both ends.
+    /// The members' links to each other that count, seen from both ends.
     pub fn links(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
         let mut links: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
-        for (node, state) in &self.states {
-            let others = state.neighbours.keys().filter(|other| self.edge(node, other).is_some());
+        for (node, state) in self.states.iter().filter(|(node, _)| self.is_member(node)) {
+            let counts =
+                |other: &&NodeId| self.is_member(other) && self.edge(node, other).is_some();
+            let others = state.neighbours.keys().filter(counts);
             links.insert(*node, others.copied().collect());
         }
         links
     }
 
-    /// Hops, and cost in microseconds, of the best way from `from` to everybody, by the states
+    /// Hops, and cost in microseconds, of the best way from `from` to each member, by the states
     /// known here. Every node that knows the same states says the same.
     pub fn distances(&self, from: NodeId) -> BTreeMap<NodeId, (u8, u32)> {
-        let ways = self.ways(from);
-        ways.into_iter().map(|(node, way)| (node, (way.hops, way.cost))).collect()
+        let members = self.ways(from).into_iter().filter(|(node, _)| self.is_member(node));
+        members.map(|(node, way)| (node, (way.hops, way.cost))).collect()
     }
 
     /// The newest facts of a node.
@@ -362,6 +379,11 @@ impl Reach {
 
     fn is_member(&self, node: &NodeId) -> bool {
         self.members.is_empty() || self.members.contains(node)
+    }
+
+    /// Whether link states of this origin may be kept and passed on.
+    fn may_be_member(&self, node: &NodeId) -> bool {
+        self.is_member(node) || !self.removed.contains(node)
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -456,14 +478,16 @@ impl Reach {
         }
     }
 
-    fn set_members(&mut self, now: Instant, members: BTreeSet<NodeId>) {
+    fn set_members(&mut self, now: Instant, members: BTreeSet<NodeId>, removed: BTreeSet<NodeId>) {
         let old = core::mem::replace(&mut self.members, members);
-        let (me, members) = (self.me.node, &self.members);
+        self.removed = removed;
+        let (me, members, removed) = (self.me.node, &self.members, &self.removed);
         let stays = |node: &NodeId| *node == me || members.contains(node);
-        self.states.retain(|node, _| stays(node));
+        self.states.retain(|node, _| stays(node) || !removed.contains(node));
         self.facts.retain(|node, _| stays(node));
-        self.lost.retain(|node, _| stays(node));
         self.seen.retain(|node, _| stays(node));
+        let states = &self.states;
+        self.lost.retain(|node, _| stays(node) || states.contains_key(node));
         self.version += 1;
         self.announce(now);
         let gained = |peer: &&NodeId| self.members.contains(peer) && !old.contains(peer);

@@ -8,7 +8,7 @@ use jizoku_types::spec::OutputMode;
 use jizoku_types::{Channel, ConnId, NodeId, ServiceId, Span};
 
 use crate::clients::{Conn, Mode};
-use crate::life::Body;
+use crate::life::{Body, Life};
 use crate::links::end;
 use crate::net::HostId;
 use crate::world::{What, World};
@@ -96,6 +96,12 @@ impl World {
         if machine.paused_until > now {
             let at = machine.paused_until;
             return self.at(at, What::Deliver { from, to, session, frame });
+        }
+        let routed = |life: &Box<Life>| life.routes.contains_key(&frame.from);
+        let known =
+            machine.peers.contains(&frame.from) || machine.life.as_ref().is_some_and(routed);
+        if !known && from != to {
+            return;
         }
         if frame.to != machine.key {
             if machine.life.is_some() && frame.hops > 0 {

@@ -32,6 +32,7 @@ impl Reach {
         for state in states {
             if self.is_news(&state) {
                 let node = state.origin.node;
+                self.make_room(&node);
                 self.states.insert(node, state);
                 self.version += 1;
                 new_states.push(node);
@@ -71,11 +72,29 @@ impl Reach {
     fn is_news(&self, state: &LinkState) -> bool {
         let origin = state.origin;
         let newest = self.states.get(&origin.node).map(|had| (had.origin.incarnation, had.number));
-        self.is_member(&origin.node)
+        self.may_be_member(&origin.node)
             && origin.node != self.me.node
-            && (self.states.len() < NODES_MAX || newest.is_some())
+            && (newest.is_some() || self.has_room(&origin.node))
             && state.neighbours.len() <= NODES_MAX
             && Some((origin.incarnation, state.number)) > newest
+    }
+
+    /// Whether a state of this origin, of which there is none yet, has room. Members take that of
+    /// others.
+    fn has_room(&self, origin: &NodeId) -> bool {
+        self.states.len() < NODES_MAX
+            || self.is_member(origin) && self.states.keys().any(|node| !self.is_member(node))
+    }
+
+    /// Forgets somebody who is no member, if a new origin needs the place.
+    fn make_room(&mut self, origin: &NodeId) {
+        if self.states.len() >= NODES_MAX && !self.states.contains_key(origin) {
+            let other = self.states.keys().find(|node| !self.is_member(node)).copied();
+            if let Some(other) = other {
+                self.states.remove(&other);
+                self.lost.remove(&other);
+            }
+        }
     }
 
     /// Sends the states and facts of these origins to all neighbours that don't get them
@@ -119,15 +138,22 @@ impl Reach {
     }
 
     /// What this node has that is worth passing on. What was lost for long is not offered, so
-    /// that it dies out and isn't handed to and fro for ever.
-    fn offered(&self, now: Instant) -> BTreeMap<NodeId, Have> {
+    /// that it dies out and isn't handed to and fro for ever. Never more than `NODES_MAX`: members
+    /// first.
+    pub(super) fn offered(&self, now: Instant) -> BTreeMap<NodeId, Have> {
         let fresh = |node: &NodeId| self.lost.get(node).is_none_or(|at| now.since(*at) < PASS_ON);
         let mut have: BTreeMap<NodeId, Have> = BTreeMap::new();
-        for (node, state) in self.states.iter().filter(|(node, _)| fresh(node)) {
-            have.entry(*node).or_default().state = (state.origin.incarnation, state.number);
-        }
         for (node, facts) in self.facts.iter().filter(|(node, _)| fresh(node)) {
             have.entry(*node).or_default().facts = (facts.origin.incarnation, facts.number);
+        }
+        for members in [true, false] {
+            let rank = |node: &NodeId| self.is_member(node) == members && fresh(node);
+            for (node, state) in self.states.iter().filter(|(node, _)| rank(node)) {
+                if have.len() < NODES_MAX || have.contains_key(node) {
+                    let state = (state.origin.incarnation, state.number);
+                    have.entry(*node).or_default().state = state;
+                }
+            }
         }
         have
     }
@@ -176,8 +202,10 @@ impl Reach {
         self.send_news(from, &states, &facts);
         let lacks = have.iter().any(|(origin, theirs)| {
             let mine = own.get(origin).unwrap_or(&none);
-            let known = self.is_member(origin) && *origin != self.me.node;
-            known && (theirs.state > mine.state || theirs.facts > mine.facts)
+            let room = mine.state != none.state || self.has_room(origin);
+            let state = self.may_be_member(origin) && room && theirs.state > mine.state;
+            let facts = self.is_member(origin) && theirs.facts > mine.facts;
+            *origin != self.me.node && (state || facts)
         });
         if lacks && !answer {
             self.send_digest(now, from, true);

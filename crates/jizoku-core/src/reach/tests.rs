@@ -21,6 +21,12 @@ fn index(node: NodeId) -> usize {
     usize::from(node.0[0])
 }
 
+/// These are members, and nobody was removed.
+fn members(these: impl IntoIterator<Item = usize>) -> Input {
+    let members = these.into_iter().map(node).collect();
+    Input::Members { members, removed: BTreeSet::new() }
+}
+
 /// Nodes that speak over links with a queue for each direction.
 struct World {
     now: Instant,
@@ -67,7 +73,7 @@ impl World {
         if let Some(fault) = self.plant {
             reach.plant(fault);
         }
-        reach.handle(self.now, Input::Members((0..self.incarnations.len()).map(node).collect()));
+        reach.handle(self.now, members(0..self.incarnations.len()));
         reach
     }
 
@@ -318,33 +324,145 @@ fn who_was_restarted_finds_its_ways_before_it_is_told_of_members() {
     // Its catalog comes from node 0: both ways must be there.
     assert_eq!(world.nodes[0].routes().get(&node(2)), Some(&node(1)));
     assert_eq!(world.nodes[2].routes().get(&node(0)), Some(&node(1)));
-    world.handle(2, Input::Members((0..3).map(node).collect()));
+    world.handle(2, members(0..3));
     world.settle();
     assert_eq!(world.check(), Ok(()));
 }
 
 #[test]
-fn strangers_are_neither_kept_nor_passed_on() {
+fn who_was_removed_is_neither_heard_nor_passed_on() {
     let mut world = World::full(3);
-    let members: BTreeSet<NodeId> = [node(0), node(1)].into();
     for n in [0, 1] {
-        world.handle(n, Input::Members(members.clone()));
+        let (members, removed) = ([node(0), node(1)].into(), [node(2)].into());
+        world.handle(n, Input::Members { members, removed });
     }
     world.settle();
     assert!(!world.nodes[0].reaches(node(2)));
+    assert!(!world.nodes[0].routes().contains_key(&node(2)));
+    let gone = Output::Unreachable { node: node(2) };
+    assert!(world.said[0].contains(&gone));
     let before = world.sent;
-    let origin = Member { node: node(7), incarnation: Incarnation(1) };
-    let state = LinkState { origin, number: 1, neighbours: BTreeMap::new() };
-    let message = Message::News { states: vec![state], facts: Vec::new() };
-    world.handle(0, Input::Message { from: node(1), message: message.clone() });
-    world.handle(0, Input::Message { from: node(2), message });
-    assert_eq!(world.sent, before);
-    // The link was up before the node became a member.
-    for n in [0, 1] {
-        world.handle(n, Input::Members((0..3).map(node).collect()));
-    }
+    let origin = Member { node: node(2), incarnation: Incarnation(1) };
+    let state = LinkState { origin, number: 9, neighbours: BTreeMap::new() };
+    let unknown = LinkState { origin: Member { node: node(7), ..origin }, ..state.clone() };
+    let news = |state| Message::News { states: vec![state], facts: Vec::new() };
+    world.handle(0, Input::Message { from: node(1), message: news(state) });
+    // It is no member: nothing is believed of what it tells of others.
+    world.handle(0, Input::Message { from: node(2), message: news(unknown) });
     world.settle();
-    assert_eq!(world.check(), Ok(()));
+    assert_eq!(world.sent, before);
+    assert_eq!(world.nodes[0].states.len(), 2);
+    // Somebody whose catalog is older believes in it: that doesn't bring it back.
+    let have = BTreeMap::from([(node(2), Have { state: (Incarnation(1), 9), ..Have::default() })]);
+    let message = Message::Digest { have, answer: false };
+    world.handle(0, Input::Message { from: node(1), message });
+    world.pass(Span::secs(5));
+    assert_eq!(world.nodes[0].states.len(), 2);
+}
+
+/// 0 is old: it knows of 0, 1 and 2. 2 is gone, 3 came in its place. 0 has a link to 1 only.
+fn old_catalog() -> World {
+    let mut world = World::new(4, None);
+    for n in [1, 3] {
+        let (members, removed) = ([0, 1, 3].map(node).into(), [node(2)].into());
+        world.handle(n, Input::Members { members, removed });
+    }
+    world.handle(0, members(0..3));
+    world.up(1, 3);
+    world.up(0, 1);
+    world.settle();
+    world
+}
+
+#[test]
+fn a_member_that_is_not_known_yet_has_a_way() {
+    let mut world = old_catalog();
+    // What 3 sends comes, and the answer finds back.
+    assert_eq!(world.nodes[3].routes().get(&node(0)), Some(&node(1)));
+    assert_eq!(world.nodes[0].routes().get(&node(3)), Some(&node(1)));
+    // Nothing else is said of it.
+    world.handle(3, Input::Facts { bytes: vec![1], urgent: true });
+    world.pass(Span::secs(3));
+    assert!(!world.nodes[0].reaches(node(3)));
+    assert_eq!(world.nodes[0].reachable(), [node(0), node(1)].into());
+    assert!(!world.nodes[0].links().contains_key(&node(3)));
+    assert!(!world.nodes[0].distances(node(1)).contains_key(&node(3)));
+    assert!(world.nodes[0].facts(node(3)).is_none());
+    let there = Output::Reachable { node: world.member(3) };
+    assert!(!world.said[0].contains(&there));
+    // The entry came that makes it a member.
+    world.handle(0, members([0, 1, 3]));
+    assert!(world.said[0].contains(&there));
+    assert!(world.nodes[0].reaches(node(3)));
+    world.pass(Span::secs(3));
+    assert!(world.nodes[0].facts(node(3)).is_some(), "the digest tells that they are missing");
+}
+
+#[test]
+fn a_member_that_is_not_known_yet_has_a_way_over_others_that_do_not_know_it() {
+    let mut world = World::new(5, None);
+    for n in [1, 3] {
+        world.handle(n, members([0, 1, 3, 4]));
+    }
+    for n in [0, 4] {
+        world.handle(n, members([0, 1, 4]));
+    }
+    world.up(1, 3);
+    world.up(0, 4);
+    world.up(0, 1);
+    world.settle();
+    assert_eq!(world.nodes[4].routes().get(&node(3)), Some(&node(0)));
+    // What a broken link loses, digests mend.
+    world.down(1, 3);
+    world.queues.values_mut().for_each(VecDeque::clear);
+    world.up(1, 3);
+    world.queues.values_mut().for_each(VecDeque::clear);
+    world.pass(Span::secs(10));
+    assert_eq!(world.nodes[4].routes().get(&node(3)), Some(&node(0)));
+    assert_eq!(world.nodes[3].routes().get(&node(4)), Some(&node(1)));
+}
+
+#[test]
+fn who_never_becomes_a_member_is_forgotten() {
+    let mut world = old_catalog();
+    world.down(1, 3);
+    world.settle();
+    assert!(!world.nodes[0].routes().contains_key(&node(3)));
+    let never = Output::Unreachable { node: node(3) };
+    assert!(!world.said[0].contains(&never), "it never was reachable");
+    world.pass(EXPIRE + Span::secs(1));
+    assert!(!world.nodes[0].states.contains_key(&node(3)));
+}
+
+#[test]
+fn members_take_the_room_of_others() {
+    let mut world = World::new(2, None);
+    world.handle(0, members([0, 1, 2]));
+    world.up(0, 1);
+    world.settle();
+    let state = |n: usize| {
+        let origin = Member { node: node(n), incarnation: Incarnation(1) };
+        LinkState { origin, number: 1, neighbours: BTreeMap::new() }
+    };
+    let news = |states| Message::News { states, facts: Vec::new() };
+    // `node` has 256 names: all but those of members.
+    let others = (3..NODES_MAX).map(state).collect();
+    world.handle(0, Input::Message { from: node(1), message: news(others) });
+    assert_eq!(world.nodes[0].states.len(), NODES_MAX - 1);
+    let mut far = state(0);
+    far.origin.node = NodeId([9; 32].map(|byte: u8| byte + 1));
+    far.origin.node.0[31] = 0;
+    let mut further = far.clone();
+    further.origin.node.0[31] = 1;
+    let message = news(vec![far.clone(), further.clone()]);
+    world.handle(0, Input::Message { from: node(1), message });
+    assert_eq!(world.nodes[0].states.len(), NODES_MAX);
+    assert!(!world.nodes[0].states.contains_key(&further.origin.node), "there was no room");
+    world.handle(0, Input::Message { from: node(1), message: news(vec![state(2)]) });
+    assert_eq!(world.nodes[0].states.len(), NODES_MAX);
+    assert!(world.nodes[0].states.contains_key(&node(2)));
+    world.handle(0, Input::Facts { bytes: vec![0], urgent: true });
+    assert_eq!(world.nodes[0].offered(world.now).len(), NODES_MAX);
 }
 
 #[test]
@@ -410,14 +528,12 @@ fn jitter_moves_no_route() {
 #[test]
 fn big_tables_travel_in_parts() {
     let mut world = World::full(4);
-    let members: BTreeSet<NodeId> = (0..NODES_MAX).map(node).collect();
     for n in 0..4 {
-        world.handle(n, Input::Members(members.clone()));
+        world.handle(n, members(0..NODES_MAX));
     }
     world.down(0, 1);
-    let far: BTreeMap<NodeId, Neighbour> = members
-        .iter()
-        .map(|node| (*node, Neighbour { incarnation: Incarnation(1), cost: u32::MAX }))
+    let far: BTreeMap<NodeId, Neighbour> = (0..NODES_MAX)
+        .map(|n| (node(n), Neighbour { incarnation: Incarnation(1), cost: u32::MAX }))
         .collect();
     let states = (4..NODES_MAX).map(|n| {
         let origin = Member { node: node(n), incarnation: Incarnation(1) };

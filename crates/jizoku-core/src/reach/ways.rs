@@ -66,13 +66,14 @@ impl Reach {
         ways
     }
 
-    /// Computes the routes anew, and says what is different.
+    /// Computes the routes anew, and says what is different. Of those that are not members nothing
+    /// is said but the routes.
     pub(super) fn recompute(&mut self, now: Instant) {
         let ways = self.ways(self.me.node);
         let routes: BTreeMap<NodeId, NodeId> =
             ways.iter().map(|(node, way)| (*node, way.next)).collect();
-        let gone: Vec<NodeId> =
-            self.told.keys().filter(|node| !routes.contains_key(node)).copied().collect();
+        let there = |node: &NodeId| self.is_member(node) && routes.contains_key(node);
+        let gone: Vec<NodeId> = self.told.keys().filter(|node| !there(node)).copied().collect();
         if routes != self.routes {
             self.routes = routes;
             self.output.push_back(Output::RoutesAre(self.routes.clone()));
@@ -82,6 +83,9 @@ impl Reach {
             self.output.push_back(Output::Unreachable { node });
         }
         for node in ways.into_keys() {
+            if !self.is_member(&node) {
+                continue;
+            }
             let Some(state) = self.states.get(&node) else { continue };
             self.tell(state.origin);
         }

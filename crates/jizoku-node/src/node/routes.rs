@@ -72,7 +72,8 @@ impl Node {
             .collect();
         if self.emitted.peers.as_ref() != Some(&peers) {
             let members = peers.keys().copied().chain([me]).collect();
-            self.reach.handle(self.now, reach::Input::Members(members));
+            let removed = self.catalog.removed().collect();
+            self.reach.handle(self.now, reach::Input::Members { members, removed });
             self.emitted.peers = Some(peers.clone());
             self.outputs.push_back(Output::Peers(peers));
         }
