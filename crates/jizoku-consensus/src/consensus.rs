@@ -1,87 +1,106 @@
-//! The value: inputs in, outputs out, openraft's tasks between.
+//! The value: inputs in, outputs out.
 //!
 //! What it does not know: clocks, threads, sockets, disks; what commands mean.
 //!
 //! Invariants
 //! - Everything happens inside `handle`; between two calls nothing runs.
 //! - The same inputs with the same seed give the same outputs.
-//! - After `Stopped` nothing comes out any more. A panic inside openraft is caught and stops the
-//!   value: the agent and its services go on.
+//! - A node counts as having only what is safe on its disk: a vote is given, an entry confirmed
+//!   and a command applied after the record of it is. So a restarted node never knows less than
+//!   anybody was told.
+//! - What is committed is neither dropped nor replaced; a message that asks for it is dropped and
+//!   counted.
+//! - After `Stopped` nothing comes out any more.
 //! - Dropping the value is a crash: what was persisted is what a new value starts from.
+//!
+//! Lengths: the log's first `n` entries are those with indexes below `n`; "committed", "applied",
+//! "matched", "flushed" are such numbers.
 //!
 //! Units: instants of the node's own clock. Limits: see the modules that hold them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use jizoku_types::{Instant, NodeId, Span};
-use openraft::ServerState;
-use openraft::async_runtime::WatchReceiver;
-use openraft::metrics::RaftMetrics;
-use openraft::type_config::alias::WatchReceiverOf;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::bridge::{Types, log_id_out, members_out, vote_out};
-use crate::effects::Effects;
 use crate::election::{Act, Due, Election, Role};
 use crate::interface::{Config, Dropped, Input, Output, RefuseReason, Status, StopReason};
-use crate::launch::{peers, start};
-use crate::leading::{Decide, finish_change};
-use crate::log::{COMMAND_MAX, LogId, MEMBERS_MAX, Members, Vote};
-use crate::machine::{Machine, Progress};
-use crate::members::{self, CATCH_UP_MAX, Changing};
-use crate::network::{LEARNER_TURN, SharedVoters};
+use crate::log::{COMMAND_MAX, Command, Entry, LogId, MEMBERS_MAX, Members, Payload};
+use crate::outbox::{Mark, Outbox};
 use crate::proposals::{Arrival, Attempt, AttemptKey, Proposals, Wish};
-use crate::record::{RecoverError, Recovered};
-use crate::runtime::{Executor, lock};
-use crate::serving::{Contact, Serving, SharedContact};
-use crate::storage::{SharedState, Storage};
+use crate::record::{Change, Record, RecoverError, Recovered, SnapshotMeta};
 use crate::wire::{Body, ChangeFailure, Notice, Refusal, open};
 
-/// What the value last saw of openraft.
-#[derive(Clone, Debug, PartialEq)]
-struct View {
-    role: Role,
-    vote: Vote,
-    quorum_heard: Option<Instant>,
-    alone: bool,
-}
+mod apply;
+mod change;
+mod follow;
+mod lead;
+mod snapshot;
+mod vote;
+
+use change::CATCH_UP_MAX;
+use lead::Leading;
+use snapshot::{Incoming, Installing};
+use vote::{Campaign, Sounding};
+
+/// A learner gets every so manieth heartbeat only: it elects nobody, and a large cluster is mostly
+/// learners. It still gets entries at once.
+const LEARNER_TURN: u64 = 8;
 
 /// One node's share of the replicated log. See the crate's description.
+#[derive(Debug)]
 pub struct Consensus {
     config: Config,
-    executor: Arc<Executor>,
-    effects: Effects,
-    state: SharedState,
-    progress: Arc<Mutex<Progress>>,
-    contact: SharedContact,
-    proposals: Proposals,
-    changing: Changing,
-    serving: Serving,
-    metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
-    election: Election,
-    voters: SharedVoters,
+    random: ChaCha8Rng,
+    now: Instant,
+    outbox: Outbox,
+    /// Vote, log and snapshot, with what is not safe yet.
+    state: Recovered,
+    /// Safe once the newest vote is.
+    vote_mark: Mark,
+    /// How much of the log is safe.
+    flushed: u64,
+    /// How much of it will be, once each mark is safe. In order.
+    flushing: VecDeque<(Mark, u64)>,
+    leading: Option<Leading>,
+    campaign: Option<Campaign>,
+    sounding: Option<Sounding>,
+    /// How much of the log is known to be as the present leader's.
+    verified: u64,
+    /// The newest message whose entries were not safe when they came.
+    owed: Option<u64>,
+    committed: u64,
+    applied: u64,
+    applied_id: Option<LogId>,
+    /// Who takes part, by the newest entry that says so; and that entry.
     members: Members,
     members_at: Option<LogId>,
-    /// Whether this node votes by `members`.
-    elects: bool,
+    /// The same, by the newest such entry that was applied.
+    settled: Members,
+    settled_at: Option<LogId>,
+    incoming: Option<Incoming>,
+    installing: Option<Installing>,
+    /// What the snapshot that was asked for covers.
+    taking: Option<SnapshotMeta>,
+    /// A snapshot that is being written; then the log is cut.
+    cutting: Option<Mark>,
+    /// How much was applied when a snapshot was last asked for.
+    taken_at: u64,
+    proposals: Proposals,
+    election: Election,
+    /// Whose links were reset.
+    gone: BTreeSet<NodeId>,
+    /// When the elected leader was last heard.
+    heard: Option<Instant>,
+    /// What the outside was told.
     leader: Option<NodeId>,
     term: u64,
     /// The newest term that this node knew when the value was made.
     born_in: u64,
     dropped: Dropped,
     stopped: bool,
-}
-
-impl std::fmt::Debug for Consensus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consensus").field("status", &self.status()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Consensus {
-    fn drop(&mut self) {
-        self.let_go();
-    }
 }
 
 impl Consensus {
@@ -98,55 +117,61 @@ impl Consensus {
         recovered: Recovered,
     ) -> Result<Consensus, RecoverError> {
         config.check();
-        let executor = Executor::new(now.as_nanos(), config.seed);
-        let effects = Effects::new(config.cluster, config.generation);
-        let born_in = recovered.vote.map_or(0, |vote| vote.term);
-        let state: SharedState = Arc::new(Mutex::new(recovered));
-        let progress: Arc<Mutex<Progress>> = Arc::default();
-        let proposals = Proposals::new(config.me, executor.random());
-        let contact: SharedContact = Arc::new(Mutex::new(Contact::default()));
-        let storage = Storage::new(state.clone(), effects.clone());
-        let machine = Machine::new(storage.clone(), progress.clone(), proposals.clone());
-        let voters = SharedVoters::default();
-        let peers = peers(&config, effects.clone(), voters.clone());
-        let raft = start(&config, &executor, peers, storage, machine);
-        let Some(raft) = raft else {
-            executor.enter(|| executor.clear());
+        if recovered.last().is_some_and(|last| last.term > recovered.term()) {
             return Err(RecoverError::Refused);
-        };
-        let metrics = raft.metrics();
-        let serving = Serving::new(
-            raft,
-            effects.clone(),
-            contact.clone(),
-            progress.clone(),
-            executor.clone(),
-        );
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let mut consensus = Consensus {
+            outbox: Outbox::new(config.cluster, config.generation),
+            proposals: Proposals::new(config.me, random.next_u64()),
             election: Election::new(&config),
+            born_in: recovered.term(),
             config,
-            executor,
-            effects,
-            state,
-            progress,
-            contact,
-            proposals,
-            changing: Changing::default(),
-            serving,
-            metrics,
-            voters,
+            random,
+            now,
+            state: recovered,
+            vote_mark: Mark::default(),
+            flushed: 0,
+            flushing: VecDeque::new(),
+            leading: None,
+            campaign: None,
+            sounding: None,
+            verified: 0,
+            owed: None,
+            committed: 0,
+            applied: 0,
+            applied_id: None,
             members: Members::default(),
             members_at: None,
-            elects: false,
+            settled: Members::default(),
+            settled_at: None,
+            incoming: None,
+            installing: None,
+            taking: None,
+            cutting: None,
+            taken_at: 0,
+            gone: BTreeSet::new(),
+            heard: None,
             leader: None,
             term: 0,
-            born_in,
             dropped: Dropped::default(),
             stopped: false,
         };
-        let executor = consensus.executor.clone();
-        let settled = catch_unwind(AssertUnwindSafe(|| executor.enter(|| consensus.settle(now))));
-        settled.map(|()| consensus).map_err(|_| RecoverError::Refused)
+        consensus.recover();
+        consensus.settle(now);
+        Ok(consensus)
+    }
+
+    /// Gives out what the disk has, as far as it is known to be committed.
+    fn recover(&mut self) {
+        for change in self.state.behind_snapshot() {
+            self.record(change);
+        }
+        self.flushed = self.state.len();
+        self.tell_members();
+        if let Some((meta, bytes)) = self.state.snapshot.clone() {
+            self.restore(meta, bytes);
+        }
     }
 
     /// Takes one input. `now` must not go back; if it does, the latest one counts.
@@ -154,23 +179,15 @@ impl Consensus {
         if self.stopped {
             return;
         }
-        let now = now.max(Instant::from_nanos(self.executor.now()));
-        let executor = self.executor.clone();
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            executor.enter(|| {
-                executor.advance(now.as_nanos());
-                self.take(now, input);
-                self.settle(now);
-            });
-        }));
-        if done.is_err() {
-            self.stop(StopReason::Broken);
-        }
+        self.now = self.now.max(now);
+        let now = self.now;
+        self.take(now, input);
+        self.settle(now);
     }
 
     /// The next output, until there is none.
     pub fn poll(&mut self) -> Option<Output> {
-        self.effects.next_output()
+        self.outbox.next_output()
     }
 
     /// When to call `handle` with [`Input::Tick`] at the latest.
@@ -178,24 +195,23 @@ impl Consensus {
         if self.stopped {
             return None;
         }
-        let tasks = self.executor.deadline().map(Instant::from_nanos);
         let proposals = self.proposals.deadline(self.leader.map(|_| self.term));
         let silence = self.leader.and_then(|_| self.silence_at());
-        [tasks, proposals, silence, self.election.deadline()].into_iter().flatten().min()
+        let change = self.leading.as_ref().and_then(Leading::deadline);
+        [proposals, silence, change, self.election.deadline()].into_iter().flatten().min()
     }
 
     /// What this node knows of itself.
     pub fn status(&self) -> Status {
-        let state = lock(&self.state);
         Status {
             me: self.config.me,
             leader: self.leader,
             term: self.term,
             voters: self.members.voters(),
             learners: self.members.learners(),
-            last: state.last(),
-            applied: lock(&self.progress).applied.as_ref().map(log_id_out),
-            snapshot: state.snapshot_last(),
+            last: self.state.last(),
+            applied: self.applied_id,
+            snapshot: self.state.snapshot_last(),
             dropped: self.dropped,
         }
     }
@@ -204,11 +220,12 @@ impl Consensus {
         match input {
             Input::Message { from, bytes } => self.message(now, from, &bytes),
             Input::Propose { id, command } => self.propose(now, id, command),
-            Input::Persisted { token } => self.effects.persisted(token),
-            Input::PersistFailed { .. } => self.stop(StopReason::Disk),
-            Input::SnapshotTaken { index, bytes } => {
-                lock(&self.progress).snapshot_taken(index, bytes);
+            Input::Persisted { token } => {
+                self.outbox.persisted(token);
+                self.flushed_more();
             }
+            Input::PersistFailed { .. } => self.stop(StopReason::Disk),
+            Input::SnapshotTaken { index, bytes } => self.snapshot_taken(index, bytes),
             Input::ChangeVoters { id, voters, learners } => {
                 let count = voters.union(&learners).count();
                 if voters.is_empty() || count > MEMBERS_MAX || !voters.is_disjoint(&learners) {
@@ -221,8 +238,8 @@ impl Consensus {
             Input::TransferLeader { to } => self.transfer_leader(to, true),
             Input::Bootstrap => self.bootstrap(),
             Input::PeerDown { node } => {
-                lock(&self.contact).gone.insert(node);
-                let last = self.last();
+                self.gone.insert(node);
+                let last = self.state.last();
                 let acts = self.election.peer_gone(now, node, &self.members, last);
                 acts.into_iter().for_each(|act| self.act(act));
             }
@@ -240,13 +257,11 @@ impl Consensus {
     }
 
     fn bootstrap(&mut self) {
-        let raft = self.serving.raft.clone();
-        let alone = [self.config.me].into();
-        let members: std::collections::BTreeSet<NodeId> = alone;
-        self.executor.spawn(async move {
-            // Refused by a node that has a log, as documented.
-            let _ = raft.initialize(members).await;
-        });
+        if self.state.is_empty() {
+            let alone = BTreeSet::from([self.config.me]);
+            let members = Members { voters: [alone.clone()].into(), all: alone };
+            self.append_own(Payload::Members(members));
+        }
     }
 
     fn message(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
@@ -261,15 +276,33 @@ impl Consensus {
                 return;
             }
         };
-        lock(&self.contact).gone.remove(&from);
+        self.gone.remove(&from);
         self.election.peer_back(from);
         match body {
-            Body::Request { call, request } => {
-                if !self.serving.serve(from, call, request) {
-                    self.dropped.excess += 1;
+            Body::Append { term, stamp, before, entries, committed } => {
+                if self.follow(now, from, term) {
+                    self.append(from, (term, stamp), before, entries, committed);
                 }
             }
-            Body::Reply { call, reply } => self.effects.reply(from, call, reply),
+            Body::Appended { term, stamp, matched } => {
+                self.appended(now, from, (term, stamp), matched);
+            }
+            Body::Conflict { term, stamp, hint } => self.conflict(now, from, (term, stamp), hint),
+            Body::LaterTerm { term } => self.later_term(from, term),
+            Body::AskVote { term, last, pre: true, .. } => self.sounded(now, from, term, last),
+            Body::AskVote { term, last, pre: false, transfer } => {
+                self.asked(now, from, term, last, transfer);
+            }
+            Body::Voted { term, pre } => self.voted(from, term, pre),
+            Body::Snapshot { term, stamp, meta, total, offset, part } => {
+                if self.follow(now, from, term) {
+                    self.snapshot_part(from, (term, stamp), meta, total, offset, &part);
+                }
+            }
+            Body::SnapshotAt { term, stamp, last, next } => {
+                self.snapshot_at(now, from, (term, stamp), last, next);
+            }
+            Body::HandOver { term } => self.handed_over(now, from, term),
             Body::Notice(notice) => self.notice(now, from, notice),
         }
     }
@@ -289,17 +322,17 @@ impl Consensus {
             }
             Notice::NotTaken { life, id, attempt } => {
                 if life == self.proposals.life() {
-                    self.proposals.not_taken(now, id, attempt, self.config.heartbeat / 8);
+                    self.proposals.not_taken(now, id, attempt, self.pause());
                 }
             }
             Notice::VotersChanged { life, id, attempt, result } => {
                 if life == self.proposals.life() {
-                    self.voters_changed(now, id, attempt, result);
+                    self.voters_changed(id, attempt, result);
                 }
             }
             Notice::TransferLeader { to } => self.transfer_leader(to, false),
             Notice::LeaderGone { term, last } => {
-                let own = self.last();
+                let own = self.state.last();
                 if let Some(act) = self.election.asked_gone(now, from, term, last, own) {
                     self.act(act);
                 }
@@ -314,67 +347,48 @@ impl Consensus {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Agree { to, term } => self.effects.notify(to, Notice::GoneToo { term }),
-            Act::Elect => self.elect(false),
+            Act::Agree { to, term } => self.outbox.notify(to, Notice::GoneToo { term }),
+            Act::Elect => self.campaign(false),
         }
     }
 
-    fn elect(&self, ask_first: bool) {
-        let raft = self.serving.raft.clone();
-        self.executor.spawn(async move {
-            // Fails only if openraft stopped, which `observe` finds.
-            let _ = raft.trigger().elect(ask_first).await;
-        });
-    }
-
-    fn last(&self) -> Option<LogId> {
-        lock(&self.state).last()
-    }
-
-    /// Runs tasks and whatever is due until nothing is, then gives out what came of it.
+    /// Does whatever is due until nothing is, then gives out what came of it.
     fn settle(&mut self, now: Instant) {
-        if self.stopped {
-            return;
-        }
-        self.executor.run();
+        self.advance(now);
         self.observe(now);
-        let mut busy = true;
-        while busy && !self.stopped {
-            busy = self.hand_out(now);
-            while let Some(due) = self.election.due(now, self.executor.random()) {
-                busy = true;
-                self.begin(due);
-            }
-            if busy {
-                self.executor.run();
-                self.observe(now);
-            }
+        while let Some(due) = self.election.due(now, self.random.next_u64()) {
+            self.begin(now, due);
+            self.observe(now);
+        }
+        if self.hand_out(now) {
+            self.advance(now);
+            self.observe(now);
         }
         self.proposals.expire(now);
         while let Some((id, reason)) = self.proposals.next_refused() {
-            self.effects.output(Output::Refused { id, leader: self.leader, reason });
+            self.outbox.output(Output::Refused { id, leader: self.leader, reason });
         }
-        self.effects.seal_records();
+        self.replicate(now, false);
+        self.outbox.seal_records();
     }
 
-    fn begin(&mut self, due: Due) {
+    fn begin(&mut self, now: Instant, due: Due) {
         match due {
-            Due::Heartbeat => {
-                let raft = self.serving.raft.clone();
-                self.executor.spawn(async move {
-                    let _ = raft.trigger().heartbeat().await;
-                });
-            }
-            Due::PreVote => self.elect(true),
+            Due::Heartbeat => self.replicate(now, true),
+            Due::PreVote => self.sound(),
             Due::AskGone { term } => {
-                let last = self.last();
-                for voter in self.members.voters() {
-                    if voter != self.config.me {
-                        self.effects.notify(voter, Notice::LeaderGone { term, last });
-                    }
+                let last = self.state.last();
+                for voter in self.others() {
+                    self.outbox.notify(voter, Notice::LeaderGone { term, last });
                 }
             }
         }
+    }
+
+    /// Every voter but this node.
+    fn others(&self) -> Vec<NodeId> {
+        let me = self.config.me;
+        self.members.voters().into_iter().filter(|voter| *voter != me).collect()
     }
 
     /// Hands proposals to the leader. Gives whether there were any for this node itself.
@@ -400,148 +414,112 @@ impl Consensus {
                     Notice::ChangeVoters { life, id, attempt, voters, learners }
                 }
             };
-            self.effects.notify(leader, notice);
+            self.outbox.notify(leader, notice);
         }
         own
     }
 
     /// An attempt arrived that this node shall put into its log as the leader of `term`.
     fn arrived(&mut self, key: AttemptKey, term: u64, wish: Wish) {
-        let decide = Decide {
-            me: self.config.me,
-            key,
-            proposals: self.proposals.clone(),
-            effects: self.effects.clone(),
-            executor: self.executor.clone(),
-            pause: self.config.heartbeat / 8,
-        };
         match self.proposals.arrived(key) {
-            Arrival::Seen => {}
-            Arrival::Refused => decide.not_taken(),
-            Arrival::New => {
-                let raft = self.serving.raft.clone();
-                let changing = self.changing.clone();
-                self.executor.spawn(async move {
-                    match wish {
-                        Wish::Command(bytes) => decide.append(raft, term, bytes).await,
-                        Wish::Voters { voters, learners } => {
-                            let result = members::change(raft, changing, voters, learners).await;
-                            decide.voters_changed(result);
-                        }
-                    }
-                });
+            Arrival::Seen => return,
+            Arrival::Refused => {
+                self.not_taken(key);
+                return;
             }
+            Arrival::New => {}
         }
-    }
-
-    fn voters_changed(
-        &mut self,
-        now: Instant,
-        id: u64,
-        attempt: u64,
-        result: Result<(), ChangeFailure>,
-    ) {
-        let pause = self.config.heartbeat / 8;
-        finish_change(&self.proposals, &self.effects, (id, attempt), result, (now, pause));
-    }
-
-    /// `ours`: asked for here, so it may be passed on to the leader.
-    fn transfer_leader(&mut self, to: Option<NodeId>, ours: bool) {
-        if self.leader != Some(self.config.me) {
-            if ours && let Some(leader) = self.leader {
-                self.effects.notify(leader, Notice::TransferLeader { to });
+        let AttemptKey { origin, life, id, .. } = key;
+        let leads = self.leading.is_some();
+        match wish {
+            Wish::Command(bytes) if leads && term == self.state.term() => {
+                self.append_own(Payload::Command(Command { origin, life, id, bytes }));
             }
-            return;
+            Wish::Command(_) => self.not_taken(key),
+            Wish::Voters { voters, learners } => self.change_asked(key, voters, learners),
         }
-        let Some(to) = to.or_else(|| self.furthest_voter()) else { return };
-        if to == self.config.me || !self.members.voters().contains(&to) {
-            return;
-        }
-        let raft = self.serving.raft.clone();
-        self.executor.spawn(async move {
-            let _ = raft.trigger().transfer_leader(to).await;
-        });
     }
 
-    /// The other voter that has most of the log, as the leader knows it.
-    fn furthest_voter(&self) -> Option<NodeId> {
-        let metrics = self.metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?;
-        let gone = lock(&self.contact);
-        let others = self.members.voters().into_iter();
-        others
-            .filter(|voter| *voter != self.config.me && !gone.gone.contains(voter))
-            .map(|voter| (replication.get(&voter).copied().flatten(), voter))
-            .max()
-            .map(|(_, voter)| voter)
+    /// Tells the proposer that this attempt is not in the log, and never will be.
+    fn not_taken(&mut self, key: AttemptKey) {
+        let AttemptKey { origin, life, id, attempt } = key;
+        self.proposals.decide_refused(key);
+        if origin == self.config.me {
+            self.proposals.not_taken(self.now, id, attempt, self.pause());
+        } else {
+            self.outbox.notify(origin, Notice::NotTaken { life, id, attempt });
+        }
     }
 
-    fn view(&mut self) -> Option<View> {
-        let metrics = self.metrics.borrow_watched();
-        metrics.running_state.as_ref().ok()?;
-        let stored = &metrics.membership_config;
-        let at = stored.log_id().as_ref().map(log_id_out);
-        if at != self.members_at || self.members.voters.is_empty() {
-            self.members = members_out(stored.membership());
-            self.members_at = at;
-            let voters = self.members.voters();
-            self.elects = voters.contains(&self.config.me);
-            *lock(&self.voters) = voters;
-        }
-        // A voter that is being let go stays one until that is committed: it may be the only one
-        // with a log that can be elected.
-        let me = self.config.me;
-        let votes = self.elects
-            || metrics.committed_membership_config.membership().voter_ids().any(|id| id == me);
-        let role = match metrics.state {
-            ServerState::Leader => Role::Leader,
-            _ if votes => Role::Voter,
-            _ => Role::Learner,
+    /// A change of voters that was proposed here ended, or must be tried again after a pause.
+    fn voters_changed(&mut self, id: u64, attempt: u64, result: Result<(), ChangeFailure>) {
+        let reason = match result {
+            Ok(()) => {
+                if self.proposals.end(id, attempt) {
+                    self.outbox.output(Output::VotersChanged { id });
+                }
+                return;
+            }
+            Err(ChangeFailure::NotLeader) => {
+                self.proposals.not_taken(self.now, id, attempt, self.pause());
+                return;
+            }
+            Err(ChangeFailure::Busy) => RefuseReason::Busy,
+            Err(ChangeFailure::Lagging) => RefuseReason::Lagging,
+            Err(ChangeFailure::Unknown) => RefuseReason::Unknown,
         };
-        let quorum_heard = metrics.last_quorum_acked.map(|at| Instant::from_nanos(at.0));
-        let alone = self.members.voters.len() == 1
-            && self.members.voters[0].len() == 1
-            && self.members.voters[0].contains(&self.config.me);
-        Some(View { role, vote: vote_out(&metrics.vote), quorum_heard, alone })
+        self.proposals.refuse(id, attempt, reason);
     }
 
-    /// Looks at what openraft became in a run, and acts on it.
+    /// How long to wait before a proposal that was not taken is made again.
+    fn pause(&self) -> Span {
+        self.config.heartbeat / 8
+    }
+
+    /// Whether this node may ask for votes. A voter that is being let go stays one until that is
+    /// committed: it may be the only one with a log that can be elected.
+    fn votes(&self) -> bool {
+        let me = &self.config.me;
+        let within = |members: &Members| members.voters.iter().any(|set| set.contains(me));
+        within(&self.members) || within(&self.settled)
+    }
+
+    /// Whether this node is the only voter.
+    fn alone(&self) -> bool {
+        matches!(&self.members.voters[..],
+            [set] if set.len() == 1 && set.contains(&self.config.me))
+    }
+
+    /// Who was elected in the newest term, as far as this node knows.
+    fn elected(&self) -> Option<NodeId> {
+        self.state.vote.filter(|vote| vote.elected).map(|vote| vote.node)
+    }
+
+    /// Acts on what this node became.
     fn observe(&mut self, now: Instant) {
-        let Some(view) = self.view() else {
-            self.stop(StopReason::Broken);
-            return;
+        let role = match &self.leading {
+            Some(_) => Role::Leader,
+            None if self.votes() => Role::Voter,
+            None => Role::Learner,
         };
-        let random = self.executor.random();
-        self.election.set_role(now, view.role, view.alone, random);
-        let elected = view.vote.elected;
-        self.election.set_leader(elected.then_some((view.vote.node, view.vote.term)));
-        let (patience, yielding) = {
-            let mut contact = lock(&self.contact);
-            (std::mem::take(&mut contact.patience), std::mem::take(&mut contact.yielding))
-        };
-        if patience {
-            self.election.wait_anew(now, random);
+        let (alone, term, elected) = (self.alone(), self.state.term(), self.elected());
+        if role != self.election.role() {
+            self.election.set_role(now, role, alone, self.random.next_u64());
         }
-        if yielding {
-            self.election.yield_turn(now);
-        }
-        let leader = elected.then_some(view.vote.node).filter(|leader| {
-            let heard = if *leader != self.config.me {
-                lock(&self.contact).heard.map(Instant::from_nanos)
-            } else if view.role != Role::Leader {
-                None
-            } else if view.alone {
-                Some(now)
-            } else {
-                view.quorum_heard
-            };
-            heard.is_some_and(|heard| now.since(heard) < self.patience(view.role))
+        self.election.set_leader(elected.map(|node| (node, term)));
+        let leader = elected.filter(|_| {
+            let heard = if role == Role::Leader && alone { Some(now) } else { self.last_heard() };
+            heard.is_some_and(|heard| now.since(heard) < self.patience(role))
         });
-        if (leader, view.vote.term) != (self.leader, self.term) {
-            self.leader = leader;
-            self.term = view.vote.term;
-            self.effects.output(Output::LeaderIs { leader, term: self.term });
+        if (leader, term) != (self.leader, self.term) {
+            (self.leader, self.term) = (leader, term);
+            self.outbox.output(Output::LeaderIs { leader, term });
         }
+    }
+
+    /// When the leader was last heard; as the leader: when a majority was.
+    fn last_heard(&self) -> Option<Instant> {
+        self.leading.as_ref().map_or(self.heard, |leading| leading.quorum_heard)
     }
 
     /// How long a leader may be silent before it isn't called one any more.
@@ -554,48 +532,86 @@ impl Consensus {
 
     /// When the leader will have been silent for too long.
     fn silence_at(&self) -> Option<Instant> {
-        let heard = if self.leader == Some(self.config.me) {
-            let metrics = self.metrics.borrow_watched();
-            metrics.last_quorum_acked.map(|at| Instant::from_nanos(at.0))
-        } else {
-            lock(&self.contact).heard.map(Instant::from_nanos)
-        };
-        let at = heard? + self.patience(self.election.role());
+        let at = self.last_heard()? + self.patience(self.election.role());
         // Alone, a node is its own majority and hears itself at any time.
-        (at > Instant::from_nanos(self.executor.now())).then_some(at)
+        (at > self.now).then_some(at)
     }
 
     fn stop(&mut self, reason: StopReason) {
-        if !self.stopped {
-            self.stopped = true;
-            self.let_go();
-            self.effects.output(Output::Stopped { reason });
+        self.stopped = true;
+        self.outbox.clear();
+        self.outbox.output(Output::Stopped { reason });
+    }
+}
+
+/// The log, as everybody's who writes into it.
+impl Consensus {
+    /// Changes the state, and gives out the record.
+    fn record(&mut self, change: Change) {
+        let names_members = match &change {
+            Change::Append(entries) => {
+                entries.iter().any(|entry| matches!(entry.payload, Payload::Members(_)))
+            }
+            Change::Truncate(_) | Change::Snapshot(..) => true,
+            Change::Vote(_) | Change::Purge(_) => false,
+        };
+        let done = self.state.replay(Record(change.clone()));
+        assert!(done.is_ok(), "a change that doesn't fit the log: {change:?}");
+        self.outbox.persist(change);
+        if names_members {
+            self.tell_members();
         }
     }
 
-    /// Drops all tasks, which hold parts of this value in circles.
-    fn let_go(&mut self) {
-        let executor = self.executor.clone();
-        let dropped = catch_unwind(AssertUnwindSafe(|| {
-            executor.enter(|| {
-                executor.clear();
-                self.effects.clear();
-                lock(&self.progress).clear();
-                executor.clear();
-            });
-        }));
-        // A panic while dropping what is broken anyway changes nothing.
-        drop(dropped);
+    fn tell_members(&mut self) {
+        (self.members_at, self.members) = self.state.members();
+        let (voters, changing) = self.state.members_logged();
+        self.outbox.output(Output::MembersLogged { voters, changing });
+        self.members_changed();
+    }
+
+    /// Entries from this index on are void.
+    ///
+    /// # Panics
+    /// If that would drop what is committed.
+    fn truncate(&mut self, from: u64) {
+        assert!(from >= self.committed, "what is committed stays");
+        self.record(Change::Truncate(from));
+        self.forget_flushes(from);
+    }
+
+    /// Entries from this index on, safe or on their way, aren't those that count any more.
+    fn forget_flushes(&mut self, from: u64) {
+        self.flushed = self.flushed.min(from);
+        self.flushing.iter_mut().for_each(|(_, upto)| *upto = from.min(*upto));
+    }
+
+    /// The log grew: it will be safe up to its end.
+    fn flush_log(&mut self) {
+        self.flushing.push_back((self.outbox.mark(), self.state.len()));
+    }
+
+    /// As the leader, or the first node of all.
+    fn append_own(&mut self, payload: Payload) {
+        let id = LogId { term: self.state.term(), index: self.state.len() };
+        self.record(Change::Append([Entry { id, payload }].into()));
+        self.flush_log();
+    }
+
+    /// Records became safe.
+    fn flushed_more(&mut self) {
+        let before = self.flushed;
+        let safe = |(mark, _): &mut (Mark, u64)| self.outbox.is_safe(*mark);
+        while let Some((_, upto)) = self.flushing.pop_front_if(safe) {
+            self.flushed = upto;
+        }
+        self.vote_safe();
+        if self.flushed > before {
+            self.answer_what_is_owed();
+        }
+        self.snapshot_safe();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Consensus;
-
-    #[test]
-    fn a_value_may_move_to_another_thread() {
-        fn movable<T: Send + 'static>() {}
-        movable::<Consensus>();
-    }
-}
+mod tests;

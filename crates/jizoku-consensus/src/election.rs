@@ -1,9 +1,6 @@
 //! When a leader sends heartbeats, and when a voter asks for an election.
 //!
-//! openraft could do this by ticking every few milliseconds; timers of our own cost nothing while
-//! nothing is due, and can take the hint that a leader is gone.
-//!
-//! What it does not know: messages, openraft. It says what is due, and is told what happened.
+//! What it does not know: messages, the log. It says what is due, and is told what happened.
 //!
 //! Invariants
 //! - A voter asks for an election only after at least `election_min` without its leader, unless
@@ -14,7 +11,8 @@
 //!
 //! Times: see [`Config`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use jizoku_types::{Instant, NodeId, Span};
 
@@ -38,7 +36,7 @@ pub(crate) enum Role {
 pub(crate) enum Due {
     /// Send heartbeats.
     Heartbeat,
-    /// Ask whether an election would succeed; openraft then holds it.
+    /// Ask whether an election would succeed, and then hold it.
     PreVote,
     /// Ask the other voters whether the leader of this term is gone for them too.
     AskGone { term: u64 },
@@ -63,6 +61,7 @@ struct Gone {
     agreed: BTreeSet<NodeId>,
 }
 
+#[derive(Debug)]
 pub(crate) struct Election {
     me: NodeId,
     heartbeat: Span,
@@ -195,7 +194,7 @@ impl Election {
         let turn = Some(now + TURN * rank as u64);
         let agreed = BTreeSet::from([self.me]);
         self.gone = Some(Gone { leader, term, turn, agreed });
-        let asked = std::mem::take(&mut self.asked);
+        let asked = core::mem::take(&mut self.asked);
         asked
             .into_iter()
             .flat_map(|(from, (term, theirs))| self.asked_gone(now, from, term, theirs, last))

@@ -4,7 +4,8 @@
 //!
 //! Limits and defaults: [`Config`] and the constants beside it.
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use jizoku_types::{ClusterId, Generation, NodeId, Span};
 use serde::{Deserialize, Serialize};
@@ -249,9 +250,6 @@ pub enum RefuseReason {
 pub enum StopReason {
     /// A record could not be written.
     Disk,
-    /// The consensus library found its state impossible, or panicked: a bug, here or there, or a
-    /// member that doesn't keep to the protocol.
-    Broken,
 }
 
 /// What a node knows of itself.
@@ -280,10 +278,9 @@ pub struct Status {
 /// Messages that were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Not messages of this format, or unsound ones.
+    /// Not messages of this format, unsound ones, or such as no member that keeps to the protocol
+    /// sends.
     pub malformed: u64,
     /// Of another cluster or generation.
     pub foreign: u64,
-    /// More than could be handled at once.
-    pub excess: u64,
 }

@@ -1,40 +1,34 @@
-//! L3: the consensus that replicates the catalog's commands, as a value.
+//! L1: the consensus that replicates the catalog's commands: Raft, as a value.
 //!
-//! [`Consensus`] wraps openraft. openraft is asynchronous; here it runs on an executor of the
-//! value's own, whose clock is the `now` of each call and whose randomness is a seed. So the agent
-//! and the simulator run the same code, and the same seed gives the same run.
+//! Ongaro's Raft (dissertation, 2014) with pre-votes (9.6), leader leases that refuse disruptive
+//! votes (4.2.3), joint changes of members (4.3), snapshots in parts (5), handing over the lead
+//! (3.10), learners, and a hint of our own: a reset connection tells of a leader's death.
 //!
-//! - `runtime`: the executor, its channels and timers
 //! - [`Consensus`]: the value; [`Input`], [`Output`], [`Config`]: how it is spoken to
 //! - [`Record`], [`Recovered`]: what must be on the disk, and what it adds up to
-//! - `log`, `wire`: the log's entries and the messages, in forms of our own
-//! - `launch`, `bridge`, `storage`, `machine`, `network`, `serving`: openraft's rim
+//! - `log`, `wire`: the log's entries, and the messages
+//! - `outbox`: what leaves the value, and what waits for the disk
 //! - `election`: when to send heartbeats and ask for elections
-//! - `proposals`, `leading`, `members`: commands and changes of voters on their way
+//! - `proposals`: commands and changes of voters on their way
 //!
-//! What it does not know: what commands mean, how messages travel, where records are written.
+//! What it does not know: what commands mean, how messages travel, where records are written;
+//! clocks, threads.
 //!
-//! Why openraft, and why so: `docs/decisions/0001-consensus.md`.
+//! Why our own: `docs/decisions/0011-raft.md`.
 
+#![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod bridge;
+extern crate alloc;
+
 mod consensus;
-mod effects;
 mod election;
 mod interface;
-mod launch;
-mod leading;
 mod log;
-mod machine;
-mod members;
-mod network;
+mod outbox;
 mod proposals;
 mod record;
-mod runtime;
-mod serving;
-mod storage;
 mod wire;
 
 pub use consensus::Consensus;

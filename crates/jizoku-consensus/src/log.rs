@@ -1,12 +1,12 @@
-//! What the log is made of, in a form of our own: it stands on disks and wires, where a change of
-//! openraft's types must not reach it.
+//! What the log is made of: it stands on disks and wires.
 //!
 //! What it does not know: messages, disks, when an entry is committed.
 //!
 //! Invariants: an entry's index is one above the entry before it; terms never fall along the log.
 //! Limits: [`COMMAND_MAX`] bytes for a command, [`MEMBERS_MAX`] members.
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use jizoku_types::NodeId;
 use jizoku_types::limits::NODES_MAX;

@@ -13,14 +13,13 @@
 //!
 //! Limits: [`PROPOSALS_MAX`] under way; [`DECISIONS_MAX`] remembered decisions, oldest forgotten.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use jizoku_types::{Instant, NodeId, Span};
 
 use crate::interface::{PROPOSALS_MAX, RefuseReason};
 use crate::log::Command;
-use crate::runtime::lock;
 
 /// Decisions that a leader remembers, so that an attempt that arrives twice counts once. A proposal
 /// is given up after seconds; at ten thousand a second, this is for longer.
@@ -79,7 +78,8 @@ pub(crate) enum Arrival {
     Refused,
 }
 
-struct Book {
+#[derive(Debug)]
+pub(crate) struct Proposals {
     me: NodeId,
     life: u64,
     pending: BTreeMap<u64, Pending>,
@@ -89,42 +89,36 @@ struct Book {
     decided: VecDeque<AttemptKey>,
 }
 
-/// Shared by a value and its tasks.
-#[derive(Clone)]
-pub(crate) struct Proposals(Arc<Mutex<Book>>);
-
 impl Proposals {
     pub(crate) fn new(me: NodeId, life: u64) -> Proposals {
-        Proposals(Arc::new(Mutex::new(Book {
+        Proposals {
             me,
             life,
             pending: BTreeMap::new(),
             refused: VecDeque::new(),
             decisions: BTreeMap::new(),
             decided: VecDeque::new(),
-        })))
+        }
     }
 
     pub(crate) fn life(&self) -> u64 {
-        lock(&self.0).life
+        self.life
     }
 
     /// Takes a proposal of this node up, to be handed out by [`Proposals::next`].
-    pub(crate) fn add(&self, now: Instant, id: u64, wish: Wish, deadline: Instant) {
-        let mut book = lock(&self.0);
-        let full = book.pending.len() >= PROPOSALS_MAX;
-        if full || book.pending.contains_key(&id) {
-            book.refused.push_back((id, RefuseReason::Full));
+    pub(crate) fn add(&mut self, now: Instant, id: u64, wish: Wish, deadline: Instant) {
+        let full = self.pending.len() >= PROPOSALS_MAX;
+        if full || self.pending.contains_key(&id) {
+            self.refused.push_back((id, RefuseReason::Full));
             return;
         }
         let pending = Pending { wish, sent: None, attempt: 0, not_before: now, deadline };
-        book.pending.insert(id, pending);
+        self.pending.insert(id, pending);
     }
 
     /// The next proposal that the leader of `term` shall get, or get again after `patience`.
-    pub(crate) fn next(&self, now: Instant, term: u64, patience: Span) -> Option<Attempt> {
-        let mut book = lock(&self.0);
-        let mut open = book.pending.iter_mut();
+    pub(crate) fn next(&mut self, now: Instant, term: u64, patience: Span) -> Option<Attempt> {
+        let mut open = self.pending.iter_mut();
         let (id, pending) = open.find(|(_, pending)| match pending.sent {
             None => pending.not_before <= now,
             Some(sent) => sent.term == term && sent.again_at <= now,
@@ -137,8 +131,8 @@ impl Proposals {
     }
 
     /// The leader did not take that attempt. It is handed out again after `pause`.
-    pub(crate) fn not_taken(&self, now: Instant, id: u64, attempt: u64, pause: Span) {
-        if let Some(pending) = lock(&self.0).pending.get_mut(&id)
+    pub(crate) fn not_taken(&mut self, now: Instant, id: u64, attempt: u64, pause: Span) {
+        if let Some(pending) = self.pending.get_mut(&id)
             && pending.attempt == attempt
             && pending.sent.is_some()
         {
@@ -148,38 +142,36 @@ impl Proposals {
     }
 
     /// That attempt ended; gives whether it was the open one.
-    pub(crate) fn end(&self, id: u64, attempt: u64) -> bool {
-        let mut book = lock(&self.0);
-        let open = book.pending.get(&id).is_some_and(|pending| pending.attempt == attempt);
+    pub(crate) fn end(&mut self, id: u64, attempt: u64) -> bool {
+        let open = self.pending.get(&id).is_some_and(|pending| pending.attempt == attempt);
         if open {
-            book.pending.remove(&id);
+            self.pending.remove(&id);
         }
         open
     }
 
     /// That attempt ended badly.
-    pub(crate) fn refuse(&self, id: u64, attempt: u64, reason: RefuseReason) {
+    pub(crate) fn refuse(&mut self, id: u64, attempt: u64, reason: RefuseReason) {
         if self.end(id, attempt) {
-            lock(&self.0).refused.push_back((id, reason));
+            self.refused.push_back((id, reason));
         }
     }
 
     /// A proposal was refused before it was taken up.
-    pub(crate) fn refuse_new(&self, id: u64, reason: RefuseReason) {
-        lock(&self.0).refused.push_back((id, reason));
+    pub(crate) fn refuse_new(&mut self, id: u64, reason: RefuseReason) {
+        self.refused.push_back((id, reason));
     }
 
     /// `command` is applied: the id it was proposed under, if here, and not given up.
-    pub(crate) fn settle(&self, command: &Command) -> Option<u64> {
-        let mut book = lock(&self.0);
-        let own = command.origin == book.me && command.life == book.life;
-        let settled = own && book.pending.remove(&command.id).is_some();
+    pub(crate) fn settle(&mut self, command: &Command) -> Option<u64> {
+        let own = command.origin == self.me && command.life == self.life;
+        let settled = own && self.pending.remove(&command.id).is_some();
         settled.then_some(command.id)
     }
 
     /// An entry of this term was applied: what is with leaders of earlier terms is lost.
-    pub(crate) fn applied_term(&self, term: u64) {
-        for pending in lock(&self.0).pending.values_mut() {
+    pub(crate) fn applied_term(&mut self, term: u64) {
+        for pending in self.pending.values_mut() {
             if pending.sent.is_some_and(|sent| sent.term < term) {
                 pending.sent = None;
             }
@@ -187,10 +179,8 @@ impl Proposals {
     }
 
     /// Entries up to this term were skipped by a snapshot, maybe with proposals of this node.
-    pub(crate) fn skipped_to(&self, term: u64) {
-        let mut book = lock(&self.0);
-        let book = &mut *book;
-        let Book { pending, refused, .. } = book;
+    pub(crate) fn skipped_to(&mut self, term: u64) {
+        let Proposals { pending, refused, .. } = self;
         pending.retain(|id, pending| {
             let keep = pending.sent.is_none_or(|sent| sent.term > term);
             if !keep {
@@ -201,9 +191,8 @@ impl Proposals {
     }
 
     /// Gives up what is too old.
-    pub(crate) fn expire(&self, now: Instant) {
-        let mut book = lock(&self.0);
-        let Book { pending, refused, .. } = &mut *book;
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let Proposals { pending, refused, .. } = self;
         pending.retain(|id, pending| {
             if pending.deadline > now {
                 return true;
@@ -216,14 +205,13 @@ impl Proposals {
     }
 
     /// The next refusal to tell the caller.
-    pub(crate) fn next_refused(&self) -> Option<(u64, RefuseReason)> {
-        lock(&self.0).refused.pop_front()
+    pub(crate) fn next_refused(&mut self) -> Option<(u64, RefuseReason)> {
+        self.refused.pop_front()
     }
 
     /// When something is due. `term`: of the leader, if there is one to hand proposals to.
     pub(crate) fn deadline(&self, term: Option<u64>) -> Option<Instant> {
-        let book = lock(&self.0);
-        let times = book.pending.values().map(|pending| {
+        let times = self.pending.values().map(|pending| {
             let hand_out = match pending.sent {
                 None => term.map(|_| pending.not_before),
                 Some(sent) => (term == Some(sent.term)).then_some(sent.again_at),
@@ -234,18 +222,17 @@ impl Proposals {
     }
 
     /// An attempt arrived at this node as the leader.
-    pub(crate) fn arrived(&self, key: AttemptKey) -> Arrival {
-        let mut book = lock(&self.0);
-        match book.decisions.get(&key) {
+    pub(crate) fn arrived(&mut self, key: AttemptKey) -> Arrival {
+        match self.decisions.get(&key) {
             Some(true) => Arrival::Refused,
             Some(false) => Arrival::Seen,
             None => {
-                book.decisions.insert(key, false);
-                book.decided.push_back(key);
-                if book.decided.len() > DECISIONS_MAX
-                    && let Some(oldest) = book.decided.pop_front()
+                self.decisions.insert(key, false);
+                self.decided.push_back(key);
+                if self.decided.len() > DECISIONS_MAX
+                    && let Some(oldest) = self.decided.pop_front()
                 {
-                    book.decisions.remove(&oldest);
+                    self.decisions.remove(&oldest);
                 }
                 Arrival::New
             }
@@ -253,8 +240,8 @@ impl Proposals {
     }
 
     /// The attempt was not taken, and must not be if it arrives again.
-    pub(crate) fn decide_refused(&self, key: AttemptKey) {
-        if let Some(refused) = lock(&self.0).decisions.get_mut(&key) {
+    pub(crate) fn decide_refused(&mut self, key: AttemptKey) {
+        if let Some(refused) = self.decisions.get_mut(&key) {
             *refused = true;
         }
     }

@@ -11,8 +11,10 @@
 //!
 //! Limits: [`SNAPSHOT_MAX`]. Format: [`RECORD_FORMAT`] stands before each encoded record.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
 
 use jizoku_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -88,7 +90,7 @@ pub enum RecoverError {
     Format(u8),
     /// A record that can't come after those before it: one is missing or out of place.
     OutOfPlace,
-    /// The consensus library refused the state.
+    /// The log has entries of a term that this node never heard of.
     Refused,
 }
 
@@ -107,7 +109,7 @@ impl fmt::Display for RecoverError {
     }
 }
 
-impl std::error::Error for RecoverError {}
+impl core::error::Error for RecoverError {}
 
 /// What records add up to: vote, log, snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,9 +195,54 @@ impl Recovered {
         self.snapshot.as_ref().and_then(|(meta, _)| meta.last)
     }
 
+    /// How many entries the log has had.
+    pub(crate) fn len(&self) -> u64 {
+        self.last().map_or(0, |last| last.index + 1)
+    }
+
+    /// The newest term.
+    pub(crate) fn term(&self) -> u64 {
+        self.vote.map_or(0, |vote| vote.term)
+    }
+
+    /// The term of the entry at `index`, if that is known: it is in the log, or was purged last.
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        let purged = self.purged.filter(|purged| purged.index == index).map(|id| id.term);
+        self.entries.get(&index).map(|entry| entry.id.term).or(purged)
+    }
+
+    /// The members by the newest entry that says so, and that entry.
+    pub(crate) fn members(&self) -> (Option<LogId>, Members) {
+        let covered = self.snapshot_last().map_or(0, number_of);
+        for entry in self.entries.values().rev().take_while(|entry| number_of(entry.id) > covered) {
+            if let Payload::Members(members) = &entry.payload {
+                return (Some(entry.id), members.clone());
+            }
+        }
+        let covered = self.snapshot.as_ref();
+        covered.map_or_else(Default::default, |(meta, _)| (meta.members_at, meta.members.clone()))
+    }
+
+    /// What brings the log in line with a snapshot that reaches beyond it or contradicts it: a
+    /// crash came between the two. Nothing, if all is well.
+    pub(crate) fn behind_snapshot(&self) -> Vec<Change> {
+        let Some(last) = self.snapshot_last() else { return Vec::new() };
+        if self.purged >= Some(last) || self.term_at(last.index) == Some(last.term) {
+            return Vec::new();
+        }
+        let rest = self.purged.map_or(0, |purged| purged.index + 1);
+        let mut changes = Vec::new();
+        if !self.entries.is_empty() {
+            changes.push(Change::Truncate(rest));
+        }
+        changes.push(Change::Purge(last));
+        changes
+    }
+
     /// Records that add up to this state: what to write when the file is made anew.
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
+        records.extend(self.vote.map(|vote| Record(Change::Vote(vote))));
         if let Some((meta, bytes)) = &self.snapshot {
             records.push(Record(Change::Snapshot(meta.clone(), bytes.clone())));
         }
@@ -206,9 +253,6 @@ impl Recovered {
         for some in entries.chunks(ENTRIES_PER_RECORD) {
             let some = some.iter().map(|entry| (*entry).clone()).collect();
             records.push(Record(Change::Append(some)));
-        }
-        if let Some(vote) = self.vote {
-            records.push(Record(Change::Vote(vote)));
         }
         records
     }
@@ -225,9 +269,10 @@ impl Recovered {
         let alone = BTreeSet::from([me]);
         let members = Members { voters: vec![alone.clone()], all: alone };
         let entry = Entry { id: LogId { term, index }, payload: Payload::Members(members) };
+        // The vote first: no log has entries of a term that its node doesn't know.
         let records = vec![
-            Record(Change::Append(vec![entry])),
             Record(Change::Vote(Vote { term, node: me, elected: false })),
+            Record(Change::Append(vec![entry])),
         ];
         for record in records.clone() {
             self.replay(record).expect("an entry after the last one fits");

@@ -5,22 +5,27 @@
 //! Invariants
 //! - A message names its cluster and generation; [`open`] refuses those of another one.
 //! - Decoding never panics and allocates no more than the bytes at hand allow. What is decoded is
-//!   checked for what openraft takes for granted (entries in order, sound members).
+//!   checked for what Raft takes for granted (entries in order, sound members).
 //!
 //! Limits: a message is at most [`FRAME_BODY_MAX`] bytes; see [`APPEND_BYTES_MAX`] and
 //! [`SNAPSHOT_PART`] for how the largest ones stay below it.
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use jizoku_types::limits::FRAME_BODY_MAX;
 use jizoku_types::{ClusterId, Generation, NodeId, frame};
 use serde::{Deserialize, Serialize};
 
-use crate::log::{COMMAND_MAX, Entry, LogId, MEMBERS_MAX, Vote, follows};
+use crate::log::{COMMAND_MAX, Entry, LogId, MEMBERS_MAX, follows};
 use crate::record::{SNAPSHOT_MAX, SnapshotMeta};
 
 /// The number of the form in which messages are encoded.
-pub(crate) const WIRE_FORMAT: u8 = 1;
+pub(crate) const WIRE_FORMAT: u8 = 2;
+
+/// Terms and places beyond these are nonsense: no cluster gets there, and sums stay in range.
+const TERM_MAX: u64 = u64::MAX / 4;
+const INDEX_MAX: u64 = u64::MAX / 4;
 
 /// Bytes of entries in one message at most, unless the first entry alone is larger.
 pub(crate) const APPEND_BYTES_MAX: usize = 384 << 10;
@@ -42,52 +47,45 @@ struct Envelope {
     body: Body,
 }
 
+/// What one node says to another. Every message of Raft names its sender's term.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body {
-    /// A call of openraft's; answered by a `Reply` with the same number.
-    Request {
-        call: u64,
-        request: Request,
+    /// The leader of `term`: these entries follow `before`. Without entries: a heartbeat.
+    Append {
+        term: u64,
+        /// Names the message; answers carry it. It grows, and tells the leader when it was sent.
+        stamp: u64,
+        before: Option<LogId>,
+        entries: Vec<Entry>,
+        /// How many entries are committed.
+        committed: u64,
     },
-    Reply {
-        call: u64,
-        reply: Reply,
-    },
-    Notice(Notice),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Request {
-    Append { vote: Vote, before: Option<LogId>, entries: Vec<Entry>, committed: Option<LogId> },
-    Vote { vote: Vote, last: Option<LogId>, transfer: bool },
-    PreVote { vote: Vote, last: Option<LogId> },
-    Transfer { vote: Vote, to: NodeId, last: Option<LogId> },
-    Snapshot { vote: Vote, meta: SnapshotMeta, total: u64, offset: u64, part: Vec<u8> },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    /// All entries are stored.
-    Appended,
-    /// Entries up to this one are stored.
-    AppendedPart(Option<LogId>),
-    /// The log doesn't hold the entry before.
-    Conflict,
-    /// The receiver follows a later leader, or votes for a later one.
-    LaterVote(Vote),
-    Vote {
-        vote: Vote,
-        granted: bool,
+    /// To the leader of `term`: so many entries are as in its log, and safe.
+    Appended { term: u64, stamp: u64, matched: u64 },
+    /// To the leader of `term`: there is no such entry `before`. Try after `hint` entries.
+    Conflict { term: u64, stamp: u64, hint: u64 },
+    /// That message's term is over: this one has begun.
+    LaterTerm { term: u64 },
+    /// Vote for me in `term`; my log ends with `last`.
+    AskVote {
+        term: u64,
         last: Option<LogId>,
+        /// Only asks whether it would.
+        pre: bool,
+        /// The leader handed over: its lease is no reason to refuse.
+        transfer: bool,
     },
-    Transfer {
-        accepted: bool,
-    },
-    /// The snapshot is wanted from this offset on; at the end of it: it is installed.
-    Snapshot {
-        vote: Vote,
-        next: u64,
-    },
+    /// Yes. A refusal is silence.
+    Voted { term: u64, pre: bool },
+    /// The leader of `term`: a part of the snapshot that `meta` describes.
+    Snapshot { term: u64, stamp: u64, meta: SnapshotMeta, total: u64, offset: u64, part: Vec<u8> },
+    /// To the leader of `term`: that snapshot is wanted from this offset on; at the end of it: it
+    /// is installed, and safe.
+    SnapshotAt { term: u64, stamp: u64, last: LogId, next: u64 },
+    /// The leader of `term` hands over: hold an election.
+    HandOver { term: u64 },
+    /// What is not Raft's own.
+    Notice(Notice),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,23 +174,27 @@ pub(crate) fn open(
 
 fn is_sound(body: &Body) -> bool {
     match body {
-        Body::Request { request, .. } => match request {
-            Request::Append { vote, before, entries, .. } => {
-                let within = entries.last().is_none_or(|entry| entry.id.term <= vote.term);
-                vote.elected && within && follows(*before, entries)
-            }
-            Request::Vote { vote, .. } | Request::PreVote { vote, .. } => !vote.elected,
-            Request::Transfer { vote, .. } => vote.elected,
-            Request::Snapshot { vote, meta, total, offset, part } => {
-                let end = offset.checked_add(part.len() as u64);
-                vote.elected
-                    && meta.last.is_some_and(|last| last.term <= vote.term)
-                    && meta.members.is_sound()
-                    && *total <= SNAPSHOT_MAX as u64
-                    && end.is_some_and(|end| end <= *total)
-            }
-        },
-        Body::Reply { .. } => true,
+        Body::Append { term, before, entries, .. } => {
+            let within = entries.last().is_none_or(|last| last.id.term <= *term);
+            let after =
+                before.is_none_or(|before| before.term <= *term && before.index <= INDEX_MAX);
+            *term <= TERM_MAX && within && after && follows(*before, entries)
+        }
+        Body::Snapshot { term, meta, total, offset, part, .. } => {
+            let end = offset.checked_add(part.len() as u64);
+            *term <= TERM_MAX
+                && meta.last.is_some_and(|last| last.term <= *term && last.index <= INDEX_MAX)
+                && meta.members.is_sound()
+                && *total <= SNAPSHOT_MAX as u64
+                && end.is_some_and(|end| end <= *total)
+        }
+        Body::AskVote { term, .. }
+        | Body::Voted { term, .. }
+        | Body::Appended { term, .. }
+        | Body::Conflict { term, .. }
+        | Body::SnapshotAt { term, .. }
+        | Body::HandOver { term }
+        | Body::LaterTerm { term } => *term <= TERM_MAX,
         Body::Notice(Notice::Propose { command, .. }) => command.len() <= COMMAND_MAX,
         Body::Notice(Notice::ChangeVoters { voters, learners, .. }) => {
             !voters.is_empty() && voters.len() + learners.len() <= MEMBERS_MAX

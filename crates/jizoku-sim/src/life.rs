@@ -184,7 +184,8 @@ pub struct Life {
     pub number: u64,
     /// The deciding half.
     pub node: Node,
-    consensus: Consensus,
+    /// The log.
+    pub consensus: Consensus,
     holder: Holder,
     /// Services that are active here.
     pub runners: BTreeMap<ServiceId, Running>,

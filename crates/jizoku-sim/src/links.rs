@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use jizoku_types::NodeId;
+
 use crate::net::HostId;
 
 /// A link between two machines.
@@ -17,6 +19,9 @@ pub struct Link {
     pub live: bool,
     /// Whether the end with the lower and the one with the higher number think that it is up.
     pub up: [bool; 2],
+    /// The keys of both ends in this session. A machine that returns with an empty disk has another
+    /// one by the time at which the other end notices.
+    pub keys: [Option<NodeId>; 2],
     /// Someone tries to connect.
     pub dialing: bool,
 }

@@ -97,9 +97,9 @@ impl World {
             let at = machine.paused_until;
             return self.at(at, What::Deliver { from, to, session, frame });
         }
-        let routed = |life: &Box<Life>| life.routes.contains_key(&frame.from);
+        let routed = |life: &Life| life.routes.contains_key(&frame.from);
         let known =
-            machine.peers.contains(&frame.from) || machine.life.as_ref().is_some_and(routed);
+            machine.peers.contains(&frame.from) || machine.life.as_deref().is_some_and(routed);
         if !known && from != to {
             return;
         }
@@ -140,6 +140,7 @@ impl World {
         let (one, other) = (&self.machines[a], &self.machines[b]);
         let known = one.peers.contains(&other.key) && other.peers.contains(&one.key);
         let possible = one.answers(now) && other.answers(now) && self.net.works(a, b) && known;
+        let keys = [(end(a, b), one.key), (end(b, a), other.key)];
         if !possible || link.up != [false; 2] {
             return self.dial(a, b);
         }
@@ -147,6 +148,7 @@ impl World {
         link.session += 1;
         link.live = true;
         link.up = [true; 2];
+        keys.into_iter().for_each(|(end, key)| link.keys[end] = Some(key));
         for (host, peer) in [(a, b), (b, a)] {
             let peer = &self.machines[peer];
             let incarnation = peer.life.as_ref().map(|life| life.me.incarnation);
@@ -195,8 +197,9 @@ impl World {
             let at = self.machines[host].paused_until;
             return self.at(at, What::Notice { host, peer, session, cause });
         }
-        let peer_key = self.machines[peer].key;
-        self.tell_node(host, node::Input::LinkDown { peer: peer_key, cause });
+        let key = self.links.get(host, peer).keys[end(peer, host)];
+        let key = key.unwrap_or(self.machines[peer].key);
+        self.tell_node(host, node::Input::LinkDown { peer: key, cause });
         self.dial(host.min(peer), host.max(peer));
     }
 

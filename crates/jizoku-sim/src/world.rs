@@ -630,6 +630,36 @@ impl World {
         client.mode == Mode::Normal && client.waits() && lives && !tainted
     }
 
+    /// How far each node is, and by which ways.
+    fn describe_logs(&self) -> String {
+        let name = |node: &NodeId| match self.hosts.get(node) {
+            Some(host) => format!("n{host}"),
+            None => format!("{node:?}"),
+        };
+        let mut text = String::new();
+        for machine in &self.machines {
+            let Some(life) = &machine.life else { continue };
+            let status = life.consensus.status();
+            let voters: Vec<_> = status.voters.iter().map(name).collect();
+            let ways: Vec<_> = life
+                .routes
+                .iter()
+                .map(|(to, by)| format!("{} by {}", name(to), name(by)))
+                .collect();
+            text += &format!(
+                "\n  n{} leader {:?}, term {}, log to {:?}, applied to {:?}, voters {}, ways {}",
+                machine.host,
+                status.leader.as_ref().map(name),
+                status.term,
+                status.last,
+                status.applied,
+                voters.join(" "),
+                ways.join(", "),
+            );
+        }
+        text
+    }
+
     fn describe(&self, service: usize) -> String {
         let mut text = format!("s{service} {:?}", self.ids[service]);
         let Some(id) = self.ids[service] else { return text };
@@ -665,7 +695,7 @@ impl World {
             }
         }
         if !self.catalogs_agree() {
-            self.complain("8: the catalogs differ at the end".into());
+            self.complain(format!("8: the catalogs differ at the end{}", self.describe_logs()));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use jizoku_types::{ClusterId, Generation};
 
+use alloc::vec;
+
 use super::*;
 
 fn node(number: u8) -> NodeId {

@@ -1,5 +1,7 @@
 //! Proposals end once, whatever happens to them.
 
+use alloc::vec;
+
 use super::*;
 
 const PATIENCE: Span = Span::millis(70);
@@ -18,14 +20,14 @@ fn applied(origin: NodeId, life: u64, id: u64) -> Command {
 }
 
 fn with_one(id: u64) -> Proposals {
-    let proposals = Proposals::new(ME, 7);
+    let mut proposals = Proposals::new(ME, 7);
     proposals.add(at(0), id, wish(), at(100));
     proposals
 }
 
 #[test]
 fn an_open_attempt_is_not_made_again() {
-    let proposals = with_one(5);
+    let mut proposals = with_one(5);
     let attempt = proposals.next(at(0), 1, PATIENCE).expect("one waits");
     assert_eq!((attempt.id, attempt.attempt), (5, 1));
     assert!(proposals.next(at(50), 2, PATIENCE).is_none());
@@ -43,7 +45,7 @@ fn an_open_attempt_is_not_made_again() {
 
 #[test]
 fn an_attempt_that_may_be_lost_is_sent_again_to_the_same_leader() {
-    let proposals = with_one(5);
+    let mut proposals = with_one(5);
     proposals.next(at(0), 1, PATIENCE);
     assert!(proposals.next(at(69), 1, PATIENCE).is_none());
     assert_eq!(proposals.next(at(70), 1, PATIENCE).expect("again").attempt, 1, "the same one");
@@ -53,7 +55,7 @@ fn an_attempt_that_may_be_lost_is_sent_again_to_the_same_leader() {
 
 #[test]
 fn a_proposal_ends_once() {
-    let proposals = with_one(5);
+    let mut proposals = with_one(5);
     proposals.next(at(0), 1, PATIENCE);
     assert_eq!(proposals.settle(&applied(NodeId([2; 32]), 7, 5)), None);
     assert_eq!(proposals.settle(&applied(ME, 6, 5)), None, "of an earlier life");
@@ -65,11 +67,11 @@ fn a_proposal_ends_once() {
 
 #[test]
 fn what_is_known_decides_how_a_proposal_is_given_back() {
-    let proposals = with_one(5);
+    let mut proposals = with_one(5);
     proposals.expire(at(100));
     assert_eq!(proposals.next_refused(), Some((5, RefuseReason::NotTaken)));
 
-    let proposals = with_one(5);
+    let mut proposals = with_one(5);
     proposals.next(at(0), 1, PATIENCE);
     assert_eq!(proposals.deadline(Some(1)), Some(at(70)));
     assert_eq!(proposals.deadline(Some(2)), Some(at(100)));
@@ -80,7 +82,7 @@ fn what_is_known_decides_how_a_proposal_is_given_back() {
     assert_eq!(proposals.next_refused(), Some((5, RefuseReason::Unknown)));
     assert_eq!(proposals.settle(&applied(ME, 7, 5)), None, "too late for its id");
 
-    let proposals = with_one(5);
+    let mut proposals = with_one(5);
     proposals.add(at(0), 6, wish(), at(100));
     proposals.next(at(0), 3, PATIENCE);
     proposals.skipped_to(3);
@@ -90,7 +92,7 @@ fn what_is_known_decides_how_a_proposal_is_given_back() {
 
 #[test]
 fn more_than_the_limit_is_refused() {
-    let proposals = Proposals::new(ME, 7);
+    let mut proposals = Proposals::new(ME, 7);
     for id in 0..PROPOSALS_MAX as u64 {
         proposals.add(at(0), id, wish(), at(100));
     }
@@ -101,7 +103,7 @@ fn more_than_the_limit_is_refused() {
 
 #[test]
 fn a_leader_decides_once_about_an_attempt() {
-    let proposals = Proposals::new(ME, 7);
+    let mut proposals = Proposals::new(ME, 7);
     let key = AttemptKey { origin: NodeId([2; 32]), life: 1, id: 1, attempt: 1 };
     assert_eq!(proposals.arrived(key), Arrival::New);
     assert_eq!(proposals.arrived(key), Arrival::Seen);

@@ -1,22 +1,19 @@
 //! Messages read back; foreign and damaged ones are dropped.
 
+use alloc::vec;
+
 use super::*;
 use crate::log::{Command, Members, Payload};
 
 const CLUSTER: ClusterId = ClusterId([1; 16]);
 const GENERATION: Generation = Generation(3);
 
-fn leader(term: u64) -> Vote {
-    Vote { term, node: NodeId([4; 32]), elected: true }
-}
-
 fn entry(term: u64, index: u64, payload: Payload) -> Entry {
     Entry { id: LogId { term, index }, payload }
 }
 
 fn append(before: Option<LogId>, entries: Vec<Entry>) -> Body {
-    let request = Request::Append { vote: leader(5), before, entries, committed: None };
-    Body::Request { call: 1, request }
+    Body::Append { term: 5, stamp: 1, before, entries, committed: 0 }
 }
 
 fn opened(body: &Body) -> Result<Body, Refusal> {
@@ -56,7 +53,7 @@ fn entries_must_follow_each_other() {
 }
 
 #[test]
-fn what_openraft_takes_for_granted_is_checked() {
+fn what_raft_takes_for_granted_is_checked() {
     let large =
         Command { origin: NodeId([1; 32]), life: 0, id: 0, bytes: vec![0; COMMAND_MAX + 1] };
     let nobody = Members { voters: vec![BTreeSet::new()], all: BTreeSet::new() };
@@ -68,25 +65,23 @@ fn what_openraft_takes_for_granted_is_checked() {
             all: BTreeSet::from([NodeId([1; 32])]),
         },
     };
-    let part = |vote, meta, total, offset| {
-        let request = Request::Snapshot { vote, meta, total, offset, part: vec![1, 2] };
-        Body::Request { call: 0, request }
+    let part = |meta, total, offset| {
+        let part = vec![1, 2];
+        Body::Snapshot { term: 5, stamp: 1, meta, total, offset, part }
     };
-    let vote = |elected| {
-        let vote = Vote { elected, ..leader(5) };
-        Body::Request { call: 0, request: Request::Vote { vote, last: None, transfer: false } }
-    };
+    let vote = |term| Body::AskVote { term, last: None, pre: false, transfer: false };
     for (body, sound) in [
         (append(None, vec![entry(0, 0, Payload::Command(large))]), false),
         (append(None, vec![entry(0, 0, Payload::Members(nobody))]), false),
-        (part(leader(5), meta(5), 4, 2), true),
-        (part(leader(5), meta(5), 4, 3), false),
-        (part(leader(5), meta(5), 4, u64::MAX), false),
-        (part(leader(5), meta(5), SNAPSHOT_MAX as u64 + 1, 0), false),
-        (part(leader(5), meta(6), 4, 0), false),
-        (part(leader(5), SnapshotMeta::default(), 4, 0), false),
-        (vote(false), true),
-        (vote(true), false),
+        (part(meta(5), 4, 2), true),
+        (part(meta(5), 4, 3), false),
+        (part(meta(5), 4, u64::MAX), false),
+        (part(meta(5), SNAPSHOT_MAX as u64 + 1, 0), false),
+        (part(meta(6), 4, 0), false),
+        (part(SnapshotMeta::default(), 4, 0), false),
+        (vote(TERM_MAX), true),
+        (vote(TERM_MAX + 1), false),
+        (append(Some(LogId { term: 6, index: 1 }), vec![]), false),
     ] {
         assert_eq!(opened(&body).is_ok(), sound, "{body:?}");
     }
@@ -99,7 +94,7 @@ fn the_largest_messages_fit_a_frame() {
         let command = Command { origin: NodeId([1; 32]), life: u64::MAX, id: u64::MAX, bytes };
         entry(5, index, Payload::Command(command))
     };
-    // The storage stops once the limit is reached, so the last entry may begin just below it.
+    // The leader stops once the limit is reached, so the last entry may begin just below it.
     let count = APPEND_BYTES_MAX / full(0).weight() + 1;
     let entries = (0..count as u64).map(full).collect();
     let bytes = seal(CLUSTER, GENERATION, append(None, entries));
@@ -108,11 +103,11 @@ fn the_largest_messages_fit_a_frame() {
 
     let all: BTreeSet<NodeId> = (0..MEMBERS_MAX).map(|n| NodeId([n as u8; 32])).collect();
     let members = Members { voters: vec![all.clone(), all.clone()], all };
-    let last = Some(LogId { term: 5, index: u64::MAX });
+    let last = Some(LogId { term: 5, index: INDEX_MAX });
     let meta = SnapshotMeta { last, members_at: last, members };
     let (total, offset) = (SNAPSHOT_PART as u64, 0);
     let part = vec![1; SNAPSHOT_PART];
-    let request = Request::Snapshot { vote: leader(5), meta, total, offset, part };
-    let bytes = seal(CLUSTER, GENERATION, Body::Request { call: u64::MAX, request });
+    let body = Body::Snapshot { term: 5, stamp: u64::MAX, meta, total, offset, part };
+    let bytes = seal(CLUSTER, GENERATION, body);
     assert!(open(CLUSTER, GENERATION, &bytes).is_ok(), "{}", bytes.len());
 }

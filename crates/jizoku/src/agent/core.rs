@@ -133,7 +133,6 @@ impl Core {
                     StopReason::Disk => {
                         "the consensus log can't be written; mend the disk and start again".into()
                     }
-                    StopReason::Broken => "consensus found its state impossible".into(),
                 });
             }
         }
