@@ -291,6 +291,13 @@ impl Shipper {
         self.followers.iter().filter(move |(_, f)| has(f)).map(|(member, _)| *member)
     }
 
+    /// Who has yet to acknowledge the newest checkpoint before it is committed.
+    pub fn awaited(&self) -> impl Iterator<Item = Member> {
+        let lacks = |f: &Follower| f.acked.as_ref().is_none_or(|acked| acked.id < self.newest.id);
+        let awaited = self.followers.iter().filter(move |(_, f)| self.is_required(f) && lacks(f));
+        awaited.map(|(member, _)| *member)
+    }
+
     /// On how many members other than this node `id` is: what `min_copies` is compared with.
     pub fn copies(&self, id: CheckpointId) -> usize {
         let counts = |m: &Member| m.node != self.me && self.followers[m].role == Role::Member;

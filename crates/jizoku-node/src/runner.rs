@@ -289,7 +289,9 @@ struct Flow {
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Assignment { service, epoch, .. } = &self.assignment;
-        write!(f, "Runner({service} {epoch} {:?} {:?})", self.phase, self.flow)
+        let awaited: Vec<Member> = self.shipper.iter().flat_map(Shipper::awaited).collect();
+        let flow = &self.flow;
+        write!(f, "Runner({service} {epoch} {:?} {flow:?}, waits for {awaited:?})", self.phase)
     }
 }
 

@@ -176,12 +176,9 @@ impl Catalog {
             return Err(Rejection::WouldLoseState.into());
         }
         let record = self.record(service)?;
-        let same = record.holders == *set.holders && record.joining == *set.joining;
-        if same && record.born == born && !record.loss_accepted && record.fork.is_none() {
-            return Ok(Vec::new());
-        }
-        // Said again as it is: all of it has gone on from the branch.
-        if same {
+        // Said again as it is: all of it has gone on from the branch. The version grows all the
+        // same: no older proposal can take place any more.
+        if record.holders == *set.holders && record.joining == *set.joining {
             record.fork = None;
         }
         record.holders.clone_from(set.holders);

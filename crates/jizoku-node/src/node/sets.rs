@@ -7,6 +7,9 @@
 //! - Whoever is added has the newest checkpoint and acknowledges all further ones.
 //! - Whoever a proposal names acknowledges until its fate is known, even if nobody wants it any
 //!   more: otherwise the set could come to have a member that lacks what was committed meanwhile.
+//! - A proposal whose fate nobody knows is followed by another one, be it of the same set: under
+//!   that one's version the first can't take place any more. So whoever it named, and has died
+//!   since, is not waited for without end.
 //! - This node leaves the set as soon as another member is there.
 
 use alloc::collections::BTreeSet;
@@ -134,7 +137,7 @@ impl Node {
         let may_be_empty = record.spec.min_copies == 0 || !record.born;
         // What was committed under this epoch, all of the set has in this line.
         let went_on = record.fork.is_some() && local.last.id.epoch == record.epoch.counter;
-        let same = holders == now.members && !went_on;
+        let same = holders == now.members && !went_on && !local.promised.unsure;
         if same || (holders.is_empty() && !may_be_empty) {
             return;
         }

@@ -2,5 +2,6 @@
 //! extends, whose links are whole or cut, and whose Runners do at once what they are told.
 
 mod branches;
+mod sets;
 mod takeover;
 mod world;

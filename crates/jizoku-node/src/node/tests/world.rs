@@ -29,6 +29,7 @@ pub(super) fn nodes<const N: usize>(all: [u8; N]) -> BTreeSet<u8> {
 pub(super) struct Played {
     pub(super) assignment: Assignment,
     pub(super) holders: Holders,
+    pub(super) recruits: BTreeSet<Member>,
     seq: u64,
 }
 
@@ -54,6 +55,8 @@ pub(super) struct World {
     groups: Vec<BTreeSet<u8>>,
     flying: VecDeque<(u8, u8, ControlMessage)>,
     pub(super) proposals: u64,
+    /// The next proposal of a holder set is lost, and its node doesn't know that it is.
+    pub(super) doubt: bool,
 }
 
 pub(super) fn spec() -> ServiceSpec {
@@ -138,6 +141,7 @@ impl World {
             groups: (1..=count).map(|n| nodes([n])).collect(),
             flying: VecDeque::new(),
             proposals: 0,
+            doubt: false,
         };
         let cluster = ClusterId([1; 16]);
         for n in 1..=count {
@@ -366,6 +370,10 @@ impl World {
         if self.leader_of(n).is_none() {
             return self.give(n, Input::Refused { id, unknown: false });
         }
+        let set = matches!(Command::decode(&command), Ok(Command::SetHolders { .. }));
+        if set && core::mem::take(&mut self.doubt) {
+            return self.give(n, Input::Refused { id, unknown: true });
+        }
         while self.up[&n].applied < self.log.len() {
             let machine = self.up.get_mut(&n).expect("it is up");
             let command = self.log[machine.applied].clone();
@@ -381,7 +389,7 @@ impl World {
         let (epoch, holders) = (assignment.epoch, assignment.holders.clone());
         let machine = self.up.get_mut(&n).expect("it is up");
         let seq = if assignment.born { 10 } else { 0 };
-        machine.runner = Some(Played { assignment, holders, seq });
+        machine.runner = Some(Played { assignment, holders, recruits: BTreeSet::new(), seq });
         self.report(n, epoch, Report::Phase(Phase::Starting));
         self.report(n, epoch, Report::Phase(Phase::Serving));
     }
@@ -395,6 +403,7 @@ impl World {
         match order {
             Order::Holders(holders) => played.holders = holders,
             Order::Recruit(recruits) => {
+                played.recruits.clone_from(&recruits);
                 for member in recruits {
                     let there = member.node == id(n) || group.contains(&member.node.0[0]);
                     if there {
