@@ -11,8 +11,8 @@
 //! Invariants
 //! - Without a current report nothing is taken, unless loss was accepted or the whole cluster was
 //!   restarted; then what is taken is marked: something may be missing.
-//! - A member is current in the incarnation that the set names; with `durable = "disk"` also in a
-//!   later one, if it kept a verified copy.
+//! - A member is current in the incarnation that the set names; also in a later one, if it kept a
+//!   verified copy and had flushed all that it acknowledged (`durable = "disk"`, then).
 //! - All that is fetched is verified from the reported root down.
 //!
 //! Limits: [`UNDER_WAY_MAX`] questions to one holder at a time; who doesn't answer [`STRIKES_MAX`]
@@ -26,7 +26,6 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
 
-use jizoku_types::spec::Durability;
 use jizoku_types::{
     BranchId, ByteCount, Channel, CheckpointId, Epoch, Incarnation, Instant, Member, NodeId, Span,
 };
@@ -406,11 +405,10 @@ impl Collector {
     }
 
     fn is_current(&self, node: NodeId, reported: &Reported) -> bool {
-        let disk = self.terms.durable == Durability::Disk;
         self.set.iter().filter(|member| member.node == node).any(|member| {
             let later = reported.incarnation > member.incarnation;
             reported.incarnation == member.incarnation
-                || (later && disk && reported.report.kept)
+                || (later && reported.report.kept)
                 || self.planted.has(Fault::TrustsRestarted)
         })
     }

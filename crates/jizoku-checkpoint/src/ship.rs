@@ -68,6 +68,8 @@ pub struct HolderSet {
 pub enum Input {
     /// The holder set, at first and whenever it changes. Who is in neither list is dropped.
     SetHolders(HolderSet),
+    /// When holders shall acknowledge from now on. What they hold already stays as it is.
+    Durable(Durability),
     /// The instance's state was captured: this changed. Only while none is
     /// [in flight](Shipper::in_flight).
     Captured {
@@ -330,6 +332,7 @@ impl Shipper {
         }
         match input {
             Input::SetHolders(set) => self.set_holders(now, set),
+            Input::Durable(durable) => self.terms.durable = durable,
             Input::Captured { diff } => self.captured(now, diff),
             Input::Message { from, message } => self.message(now, from, message),
             Input::LinkBack { node } => self.link_back(now, node),

@@ -30,7 +30,7 @@ use jizoku_checkpoint::ship::{self, HolderSet, Shipper};
 use jizoku_engine as engine;
 use jizoku_engine::{Exit, Identity, Origin};
 use jizoku_streams::{ToGateway, ToInstance};
-use jizoku_types::spec::{OutputMode, ServiceSpec};
+use jizoku_types::spec::{Durability, OutputMode, ServiceSpec};
 use jizoku_types::{
     BranchId, ByteCount, Channel, CheckpointId, Epoch, Event, GatewayId, Instant, Member, NodeId,
     ServiceId, Span,
@@ -93,6 +93,27 @@ pub struct Holders {
     pub version: u64,
     /// Who must acknowledge.
     pub members: BTreeSet<Member>,
+    /// What else is asked of checkpoints now; none: what the Runner's [`Assignment`] says.
+    pub asked: Option<Asked>,
+}
+
+/// What a service's user may ask of its checkpoints while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// How long a change may wait for a checkpoint.
+    pub interval: Span,
+    /// On how many other nodes a checkpoint must be before `held` output leaves.
+    pub min_copies: u8,
+    /// When a holder acknowledges.
+    pub durable: Durability,
+}
+
+impl Asked {
+    /// As the spec has it.
+    pub fn of(spec: &ServiceSpec) -> Asked {
+        let ServiceSpec { interval, min_copies, durable, .. } = *spec;
+        Asked { interval, min_copies, durable }
+    }
 }
 
 /// What a Runner is told.
@@ -119,7 +140,7 @@ pub enum Input {
     },
     /// The instance says.
     Instance(engine::Output),
-    /// The catalog has this holder set now.
+    /// The catalog has this holder set now, and asks this of it.
     Holders(Holders),
     /// These nodes shall become holders: bring them up to date.
     Recruit(BTreeSet<Member>),
@@ -374,6 +395,9 @@ impl Runner {
             }
             Input::Instance(output) => self.instance_says(output),
             Input::Holders(holders) => {
+                if let Some(asked) = holders.asked {
+                    self.asked(asked);
+                }
                 self.holders = holders;
                 self.tell_shipper();
             }
@@ -703,6 +727,16 @@ impl Runner {
                 self.report(Report::HolderFailed { member, why });
             }
             ship::Output::Superseded { by } => self.superseded(by),
+        }
+    }
+
+    /// The user asks for something else. A collection that is under way goes on as it began.
+    fn asked(&mut self, asked: Asked) {
+        let Asked { interval, min_copies, durable } = asked;
+        let spec = &mut self.assignment.spec;
+        (spec.interval, spec.min_copies, spec.durable) = (interval, min_copies, durable);
+        if let Some(shipper) = &mut self.shipper {
+            shipper.handle(self.now, ship::Input::Durable(durable));
         }
     }
 

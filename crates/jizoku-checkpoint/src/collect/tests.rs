@@ -3,6 +3,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use jizoku_types::spec::Durability;
+
 use super::*;
 use crate::fixture::{
     DISK, LINE, MEMORY, from_holder, id, image, member, ms, node, point, terms, to_holder,
@@ -129,7 +131,9 @@ fn only_current_members_count() {
     let state = point(1, 9);
     for (durable, from, kept, current) in [
         (MEMORY, member(2, 1), false, true),
-        (MEMORY, member(2, 2), true, false),
+        // It acknowledged under `disk`, before the service's user changed that.
+        (MEMORY, member(2, 2), true, true),
+        (MEMORY, member(2, 2), false, false),
         (DISK, member(2, 2), true, true),
         (DISK, member(2, 2), false, false),
         (DISK, member(2, 0), true, false),
@@ -156,7 +160,7 @@ fn reports_that_make_no_sense_are_passed_over() {
 #[test]
 fn without_a_current_report_the_service_is_unreachable() {
     let mut desk = Desk::new(MEMORY, &set(), vec![point(1, 9)]);
-    desk.report(member(2, 2), &point(1, 9), true);
+    desk.report(member(2, 2), &point(1, 9), false);
     let missing: BTreeSet<Member> = set().into_iter().collect();
     assert_eq!(desk.collector.missing(), missing);
     assert!(desk.tick(999).is_empty());
@@ -187,8 +191,8 @@ fn seals_are_repeated_less_and_less_often() {
 #[test]
 fn loss_is_accepted_only_by_order() {
     let mut desk = Desk::new(MEMORY, &set(), vec![point(1, 9)]);
-    desk.report(member(2, 2), &point(1, 8), true);
-    desk.report(member(3, 2), &point(1, 9), true);
+    desk.report(member(2, 2), &point(1, 8), false);
+    desk.report(member(3, 2), &point(1, 9), false);
     desk.tick(2000);
     assert!(desk.input(Input::AcceptLoss).is_empty(), "one may still answer");
     assert!(desk.tick(2999).is_empty());
@@ -207,7 +211,7 @@ fn accepted_loss_with_nothing_left_starts_anew() {
 fn a_current_report_beats_accepted_loss() {
     let mut desk = Desk::new(MEMORY, &set(), vec![point(1, 8), point(1, 9)]);
     desk.input(Input::AcceptLoss);
-    desk.report(member(2, 2), &point(1, 9), true);
+    desk.report(member(2, 2), &point(1, 9), false);
     assert_eq!(desk.report(member(3, 1), &point(1, 8), false), collected(&point(1, 8), false));
 }
 

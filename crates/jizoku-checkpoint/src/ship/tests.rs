@@ -167,6 +167,23 @@ fn with_disk_a_later_incarnation_counts_too() {
 }
 
 #[test]
+fn what_is_asked_of_holders_may_change() {
+    let mut desk = Desk::new(DISK, None);
+    desk.set(1, &[member(2, 1)], &[]);
+    desk.ack(2, 2, NONE);
+    desk.capture(1);
+    let committed = Output::Committed { id: id(3, 1), copies: 1 };
+    assert_eq!(desk.ack(2, 2, id(3, 1)), [committed], "it was restarted: it has it on disk");
+    desk.input(Input::Durable(MEMORY));
+    desk.sent.clear();
+    desk.capture(2);
+    let terms: Vec<Durability> = desk.sent.iter().map(|(_, _, ask)| ask.terms.durable).collect();
+    assert_eq!(terms, [MEMORY]);
+    // In memory it is only in this run, which the set doesn't name.
+    assert_eq!(desk.ack(2, 2, id(3, 2)), failed(2, Failure::Restarted));
+}
+
+#[test]
 fn this_node_is_no_copy() {
     let mut desk = Desk::new(MEMORY, None);
     desk.set(1, &[member(1, 1)], &[]);

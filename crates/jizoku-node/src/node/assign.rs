@@ -138,12 +138,11 @@ impl Node {
 
     fn activate(&mut self, service: ServiceId) {
         let Some(record) = self.catalog.service(service) else { return };
-        let holders = Holders { version: record.holders_version, members: record.holders.clone() };
-        let begin = match self.branches.own(service) {
-            Some(own) => (own.epoch, own.holders.clone(), Some(own.parent.branch), true),
-            None => (record.epoch, holders, record.fork, record.born),
+        let Some(holders) = self.holders_of(service) else { return };
+        let (epoch, fork, born) = match self.branches.own(service) {
+            Some(own) => (own.epoch, Some(own.parent.branch), true),
+            None => (record.epoch, record.fork, record.born),
         };
-        let (epoch, holders, fork, born) = begin;
         let branch = epoch.branch != BranchId::MAIN;
         let crashes = self.crashes.get(&service);
         let assignment = Assignment {

@@ -107,7 +107,8 @@ impl Branches {
 
     pub(super) fn set_holders(&mut self, service: ServiceId, members: BTreeSet<Member>) {
         if let Some(own) = self.own.get_mut(&service) {
-            own.holders = Holders { version: own.holders.version + 1, members };
+            let version = own.holders.version + 1;
+            own.holders = Holders { version, members, asked: None };
             self.urgent = true;
         }
     }
@@ -405,7 +406,7 @@ impl Node {
         let own = Own {
             epoch,
             parent: source.parent,
-            holders: Holders { version: 1, members: source.holders },
+            holders: Holders { version: 1, members: source.holders, asked: None },
             root: root.counter,
             inherited: source.inherited,
             committed: 0,

@@ -23,7 +23,7 @@ use super::assign::{Next, Promised};
 use super::requests::Purpose;
 use super::{Node, Order, Output};
 use crate::fault::Fault;
-use crate::runner::{Holders, Phase};
+use crate::runner::{Asked, Holders, Phase};
 
 impl Node {
     /// Recruits holders and proposes sets for each service that is active here.
@@ -35,14 +35,16 @@ impl Node {
         }
     }
 
-    /// The holder set of the line that is served here: the catalog's, or that of a branch, which
-    /// its opener keeps.
+    /// The holder set of the line that is served here, and what the spec asks of it: the catalog's,
+    /// or that of a branch, which its opener keeps.
     pub(super) fn holders_of(&self, service: ServiceId) -> Option<Holders> {
+        let record = self.catalog.service(service);
+        let asked = record.map(|record| Asked::of(&record.spec));
         if let Some(own) = self.branches.own(service) {
-            return Some(own.holders.clone());
+            return Some(Holders { asked, ..own.holders.clone() });
         }
-        let record = self.catalog.service(service)?;
-        Some(Holders { version: record.holders_version, members: record.holders.clone() })
+        let (version, members) = record.map(|it| (it.holders_version, it.holders.clone()))?;
+        Some(Holders { version, members, asked })
     }
 
     fn recruit(&mut self, service: ServiceId) {
@@ -150,7 +152,7 @@ impl Node {
         }
         if self.planted.has(Fault::SetToldEarly) {
             let (epoch, version) = (record.epoch, record.holders_version + 1);
-            let told = Holders { version, members: holders.clone() };
+            let told = Holders { version, members: holders.clone(), asked: None };
             self.outputs.push_back(Output::Runner { service, epoch, order: Order::Holders(told) });
         }
         let added: Vec<Member> = holders.difference(&now.members).copied().collect();

@@ -62,7 +62,7 @@ fn assignment(engine: EngineSpec, output: OutputMode) -> Assignment {
         spec,
         epoch: Epoch::main(1),
         born: false,
-        holders: Holders { version: 1, members: [member(2)].into() },
+        holders: Holders { version: 1, members: [member(2)].into(), asked: None },
         everyone: [member(1), member(2), member(3)].into(),
         accept_loss: false,
         cluster_restarted: false,
@@ -222,12 +222,37 @@ fn fewer_copies_than_asked_for_hold_the_output() {
     let mut desk = Desk::new(lonely);
     desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
     assert!(commits(&desk.captured(1)).is_empty());
-    let holders = Holders { version: 2, members: [member(2)].into() };
+    let holders = Holders { version: 2, members: [member(2)].into(), asked: None };
     desk.give(Input::Recruit([member(2)].into()));
     let said = desk.ack(1);
     let caught_up = |o: &Output| matches!(o, Output::Report(Report::CaughtUp(_)));
     assert!(said.iter().any(caught_up) && commits(&said).is_empty());
     assert_eq!(commits(&desk.give(Input::Holders(holders))), [1]);
+}
+
+#[test]
+fn what_is_asked_of_checkpoints_may_change_while_it_runs() {
+    let mut two = assignment(wasm(), OutputMode::Held);
+    two.spec.min_copies = 2;
+    let asked = |interval, min_copies| {
+        let asked = Asked { interval, min_copies, durable: Durability::Memory };
+        Holders { version: 1, members: [member(2)].into(), asked: Some(asked) }
+    };
+    let mut desk = Desk::new(two);
+    desk.acknowledge(CheckpointId::default());
+    desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
+    desk.captured(1);
+    assert_eq!(commits(&desk.ack(1)), [], "one copy only");
+    // Fewer copies are wanted: what waits for more of them leaves.
+    let said = desk.give(Input::Holders(asked(INTERVAL, 1)));
+    assert_eq!(commits(&said), [1]);
+    desk.wait(ship::COMMIT_QUIET);
+    desk.changed(false);
+    assert_eq!(desk.runner.deadline(), Some(desk.now + INTERVAL));
+    desk.give(Input::Holders(asked(INTERVAL * 2, 1)));
+    assert_eq!(desk.runner.deadline(), Some(desk.now + INTERVAL * 2));
+    assert_eq!(captures(&desk.wait(INTERVAL)), []);
+    assert_eq!(captures(&desk.give(Input::Holders(asked(INTERVAL, 1)))), [2]);
 }
 
 #[test]
