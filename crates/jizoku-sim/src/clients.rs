@@ -26,6 +26,8 @@ pub struct Conn {
     pub life: u64,
     /// As the gateway calls it.
     pub id: ConnId,
+    /// When it was opened.
+    pub since: Instant,
 }
 
 /// What a client is there for.

@@ -122,6 +122,8 @@ pub enum Effect {
         epoch: Epoch,
         /// From which state; 0: none.
         seq: u64,
+        /// Whether it resets connections whose input may have killed those before it.
+        quarantine: bool,
     },
     /// A message went out to a gateway under a lease.
     Emitted {
@@ -675,7 +677,8 @@ impl Life {
                     Origin::Fresh => 0,
                     Origin::Restored { seq, .. } => *seq,
                 };
-                self.effects.push(Effect::Started { service, epoch, seq });
+                let quarantine = running.assignment.poisonous;
+                self.effects.push(Effect::Started { service, epoch, seq, quarantine });
                 let ports = running.assignment.spec.ports.len();
                 let noise = self.rng.next();
                 let mut instance = FakeInstance::start(&identity, ports, origin, noise);

@@ -72,6 +72,10 @@ struct Watched {
     tainted: bool,
     /// When what was last captured in an epoch.
     captured: BTreeMap<u64, (u64, Instant)>,
+    /// The newest instance resets connections that may be poisonous.
+    quarantine: bool,
+    /// Until when one did so last.
+    quarantined: Option<Instant>,
 }
 
 /// By any clock less than the time after which nodes give a gateway up.
@@ -173,6 +177,21 @@ impl Oracle {
             }
             _ => {}
         }
+    }
+
+    /// An instance was made. `quarantine`: it resets connections that may be poisonous.
+    pub fn quarantine(&mut self, at: Instant, service: ServiceId, quarantine: bool) {
+        let watched = self.services.entry(service).or_default();
+        if quarantine || watched.quarantine {
+            watched.quarantined = Some(at);
+        }
+        watched.quarantine = quarantine;
+    }
+
+    /// Whether a connection that was opened then may have been reset as poisonous.
+    pub fn was_quarantined(&self, service: ServiceId, opened: Instant) -> bool {
+        let watched = self.services.get(&service);
+        watched.is_some_and(|watched| watched.quarantined >= Some(opened))
     }
 
     /// An instance was made. `kept`: a member of the last holder set lives.

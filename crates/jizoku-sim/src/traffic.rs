@@ -244,7 +244,7 @@ impl World {
         let number = life.number;
         let port = u16::try_from(client).unwrap_or(u16::MAX);
         let Some(conn) = life.open(local, id, port) else { return false };
-        self.clients[client].conn = Some(Conn { host, life: number, id: conn });
+        self.clients[client].conn = Some(Conn { host, life: number, id: conn, since: now });
         self.clients[client].serial += 1;
         self.by_conn.insert((id, conn), client);
         self.settle(host);
@@ -255,7 +255,7 @@ impl World {
         if self.clients[client].serial != serial {
             return;
         }
-        let Some(Conn { host, life, id: conn }) = self.clients[client].conn else { return };
+        let Some(Conn { host, life, id: conn, .. }) = self.clients[client].conn else { return };
         let machine = &self.machines[host];
         if machine.life.as_ref().is_none_or(|one| one.number != life) {
             return;
@@ -308,6 +308,11 @@ impl World {
         self.by_conn.get(&(service, conn)).copied()
     }
 
+    fn was_quarantined(&self, client: usize, service: ServiceId) -> bool {
+        let since = self.clients[client].conn.map(|conn| conn.since);
+        since.is_some_and(|since| self.oracle.was_quarantined(service, since))
+    }
+
     fn reset(&mut self, host: HostId, service: ServiceId, conn: ConnId, cause: ResetCause) {
         let Some(client) = self.by_conn.remove(&(service, conn)) else { return };
         self.oracle.counts.resets += 1;
@@ -316,6 +321,9 @@ impl World {
         let allowed = match cause {
             ResetCause::Poisonous | ResetCause::ServiceStopped => true,
             ResetCause::ReleasedTooMuch => free,
+            // Its gateway didn't hear that it was reset as poisonous, and the next epoch only knows
+            // that it is gone.
+            ResetCause::ByInstance if self.was_quarantined(client, service) => true,
             _ => self.oracle.is_gone(conn.gateway),
         };
         self.say(|| format!("n{host} resets {service} {conn:?} of client {client}: {cause:?}"));

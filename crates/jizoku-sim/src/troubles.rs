@@ -132,7 +132,7 @@ impl World {
         let calm = self.operator.wiped_at.is_none_or(|at| self.now.since(at) > WIPE_EVERY);
         let whole = self.machines.iter().all(|machine| machine.life.is_some()) && self.is_settled();
         self.crash(host, LinkDownCause::Silence, down);
-        if !calm || !whole {
+        if !calm || !whole || self.is_bridge(host) {
             return;
         }
         self.operator.wiped_at = Some(self.now);
@@ -148,6 +148,21 @@ impl World {
             if peer != host {
                 machine.peers.insert(keys[host]);
             }
+        }
+    }
+
+    /// Whether some of the others have no way to each other but over this machine. Under a new key
+    /// it couldn't bring them together: it needs a majority first that takes it in.
+    fn is_bridge(&self, host: HostId) -> bool {
+        let others = || (0..self.machines.len()).filter(|other| *other != host);
+        let mut found: BTreeSet<HostId> = others().take(1).collect();
+        loop {
+            let linked = |a: &HostId| found.iter().any(|b| self.net.is_linkable(*a, *b));
+            let next: Vec<HostId> = others().filter(|a| !found.contains(a) && linked(a)).collect();
+            if next.is_empty() {
+                return found.len() + 1 < self.machines.len();
+            }
+            found.extend(next);
         }
     }
 
@@ -336,8 +351,10 @@ impl World {
         }
         let id = self.oracle.id_of(service, epoch.counter, seq);
         let captured = self.oracle.when_captured(service, epoch.counter, seq);
-        let spec = &running.assignment.spec;
-        let disk = spec.durable == Durability::Disk;
+        // What is asked may have changed since the epoch began; what was acknowledged from disk before
+        // that counts.
+        let (spec, begun) = (&record.spec, &running.assignment.spec);
+        let disk = [spec.durable, begun.durable].contains(&Durability::Disk);
         for member in &record.holders {
             let Some(holder) = self.host_of(member.node) else { continue };
             let machine = &self.machines[holder];

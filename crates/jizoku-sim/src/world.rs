@@ -541,7 +541,8 @@ impl World {
 
     fn runner_effect(&mut self, host: HostId, life: u64, effect: Effect) {
         match effect {
-            Effect::Started { service, epoch, seq } => {
+            Effect::Started { service, epoch, seq, quarantine } => {
+                self.oracle.quarantine(self.now, service, quarantine);
                 self.say(|| format!("n{host} starts an instance of {service} {epoch} from {seq}"));
                 let kept = self.is_kept(host, service);
                 let place = (host, life);
