@@ -118,6 +118,8 @@ pub struct HolderStatus {
     pub acknowledged: Option<CheckpointId>,
     /// How many checkpoints the active instance is ahead of it.
     pub behind: Option<u64>,
+    /// Whether it can start the program at once; if not, a takeover there waits for the compiler.
+    pub prepared: Option<bool>,
 }
 
 /// How a holder stands.
@@ -157,7 +159,7 @@ pub struct Verdict {
     pub serving: Option<bool>,
     /// What was seen, for people.
     pub detail: String,
-    /// How long this has been so.
+    /// How long the answering node has thought so.
     pub since_ms: Option<u64>,
 }
 
@@ -168,7 +170,7 @@ pub struct Failing {
     pub times: u32,
     /// Why the last time, for people.
     pub reason: String,
-    /// When it is tried again.
+    /// In how long it is tried again, as its active node last said; none: it is not waiting.
     pub next_try_ms: Option<u64>,
 }
 

@@ -86,7 +86,7 @@ pub struct NodeStatus {
     pub held: u32,
     /// What it has to spare, if it said so.
     pub spare: Option<Spare>,
-    /// The version of its agent, if it is known.
+    /// The version of its agent; none: it did not answer.
     pub version: Option<String>,
 }
 

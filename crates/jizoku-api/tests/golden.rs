@@ -111,6 +111,7 @@ fn service_status() -> ServiceStatus {
             state: HolderState::Member,
             acknowledged: Some(CheckpointId { epoch: 4, seq: 81 }),
             behind: Some(0),
+            prepared: Some(true),
         }],
         copies: 2,
         checkpoint: Some(CheckpointStatus {

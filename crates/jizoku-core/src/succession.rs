@@ -50,6 +50,8 @@ pub struct Candidate {
     pub ready: Option<CheckpointId>,
     /// Whether it is in the holder set in this incarnation (or verified its copy).
     pub current: bool,
+    /// Whether it can start the program at once: it need not be compiled first.
+    pub prepared: bool,
     /// How long its agent has been up.
     pub uptime: Span,
     /// Spare processor time, in thousandths of all.
@@ -123,7 +125,7 @@ fn steadiness(
     };
     let node = one.member.node;
     (
-        (one.memory_free < vacancy.needs, image, !one.current),
+        (one.memory_free < vacancy.needs, image, !one.current, !one.prepared),
         Reverse(uptime_step(one.uptime)),
         Reverse(one.cpu_free.min(1000) / 250),
         Reverse(one.memory_free.0.checked_ilog2()),

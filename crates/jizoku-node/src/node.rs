@@ -155,6 +155,8 @@ pub enum Input {
     },
     /// What this machine has to spare.
     Load(Load),
+    /// The modules that are compiled here, all of them; until this is said, all count as compiled.
+    Compiled(BTreeSet<[u8; 32]>),
     /// A check that was asked for by [`Output::Probe`] ended.
     Probed {
         /// Of which service.
@@ -333,6 +335,8 @@ pub struct Node {
     watch: watch::Watch,
     local: BTreeMap<ServiceId, Local>,
     crashes: BTreeMap<ServiceId, assign::Crashes>,
+    /// When the watch's verdict on a service last changed.
+    judged_at: BTreeMap<ServiceId, Instant>,
     purposes: BTreeMap<u64, Purpose>,
     next_proposal: u64,
     facts: facts::Own,
@@ -370,6 +374,7 @@ impl Node {
             watch: watch::Watch::new(me.node),
             local: BTreeMap::new(),
             crashes: BTreeMap::new(),
+            judged_at: BTreeMap::new(),
             purposes: BTreeMap::new(),
             next_proposal: 1,
             facts: facts::Own::new(now, config.restarted),
@@ -444,6 +449,10 @@ impl Node {
             Input::Control { from, message } => self.control(from, message),
             Input::Runner { service, epoch, report } => self.reported(service, epoch, report),
             Input::Load(load) => self.facts.load = load,
+            Input::Compiled(modules) => {
+                self.facts.compiled = Some(modules);
+                self.dirty = true;
+            }
             Input::Probed { service, epoch, check, failure } => {
                 let result = failure.map_or(Ok(()), Err);
                 self.watch.handle(now, watch::Input::Probed { service, epoch, check, result });
@@ -610,6 +619,7 @@ impl Node {
                 self.voter.handle(self.now, lease::VoterInput::Gone { service: *service });
                 self.watch.handle(self.now, watch::Input::Gone { service: *service });
                 self.crashes.remove(service);
+                self.judged_at.remove(service);
                 self.outputs.push_back(Output::ForgetState(*service));
                 self.event(Event::ServiceRemoved { service: *service });
             }

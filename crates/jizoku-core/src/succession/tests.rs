@@ -42,6 +42,7 @@ fn candidate(n: u8) -> Candidate {
         draining: false,
         ready: Some(CheckpointId { epoch: 1, seq: 1000 }),
         current: true,
+        prepared: true,
         uptime: Span::secs(1800),
         cpu_free: 400,
         memory_free: ByteCount::gib(3),
@@ -71,11 +72,12 @@ type Change = fn(&mut Candidate);
 fn stability_prefers_in_this_order() {
     let spec = spec(SuccessionPolicy::Stability);
     // Each change makes a node worse, by less than the one before it.
-    let worse: [Change; 8] = [
+    let worse: [Change; 9] = [
         |one| one.memory_free = ByteCount::mib(63),
         |one| one.ready = None,
         |one| one.ready = Some(CheckpointId { epoch: 1, seq: 1000 - READY_SLACK - 1 }),
         |one| one.current = false,
+        |one| one.prepared = false,
         |one| one.uptime = Span::secs(59),
         |one| one.cpu_free = 249,
         |one| one.memory_free = ByteCount::gib(1),

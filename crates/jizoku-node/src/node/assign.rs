@@ -320,6 +320,7 @@ impl Node {
             Report::Exited { exit, restored, ran } => {
                 local.phase = Phase::Ended;
                 local.since = now;
+                self.facts.urgent = true;
                 self.owner.handle(now, lease::OwnerInput::Release { service });
                 self.crashed(service, epoch, exit, restored, ran);
             }
@@ -390,6 +391,7 @@ impl Node {
 
     /// The watch's verdict changed.
     pub(super) fn judged(&mut self, service: ServiceId, epoch: Epoch, verdict: &watch::Verdict) {
+        self.judged_at.insert(service, self.now);
         let detail = match verdict {
             watch::Verdict::Unknown => return,
             watch::Verdict::Serving => String::new(),

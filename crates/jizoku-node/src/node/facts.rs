@@ -1,21 +1,24 @@
 //! What nodes say of themselves: load, and how their services do. It travels with link states,
 //! is half a second old, and decides nothing that must be right: only order and display.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use jizoku_core::catalog::ServiceRecord;
 use jizoku_core::reach;
+use jizoku_types::spec::EngineSpec;
 use jizoku_types::{
     ByteCount, CheckpointId, Epoch, Instant, Member, NodeId, ServiceId, Span, decode, encode,
 };
 use serde::{Deserialize, Serialize};
 
 use super::Node;
+use super::assign::Crashes;
 use crate::runner::Phase;
 
-/// Services of which a node tells at most; more are cut from what is displayed.
+/// Services of which a node tells at most; more are cut from what is displayed, and of those whose
+/// program is not compiled, more count as if it were.
 const SERVICES_TOLD_MAX: usize = 64;
 /// Letters of a crash's cause that are told.
 const DETAIL_TOLD_MAX: usize = 200;
@@ -59,6 +62,8 @@ pub struct NodeFacts {
     pub cold: bool,
     /// The services that are active there.
     pub services: Vec<(ServiceId, ServiceFacts)>,
+    /// The services whose program is not compiled there yet: a takeover there waits for that.
+    pub unprepared: BTreeSet<ServiceId>,
 }
 
 /// How a service does, said by its active node.
@@ -84,6 +89,8 @@ pub struct ServiceFacts {
     pub crashes: u32,
     /// The last crash, for people; cut.
     pub detail: String,
+    /// How long it still waits before it is started again, when this was said; none: it doesn't.
+    pub next_try: Option<Span>,
 }
 
 /// [`Phase`], in its form on the wire.
@@ -121,8 +128,12 @@ impl From<Phase> for PhaseFact {
 pub(super) struct Own {
     started: Instant,
     pub(super) load: Load,
+    /// The modules that are compiled here; none: nobody said, so all count as compiled.
+    pub(super) compiled: Option<BTreeSet<[u8; 32]>>,
     /// Something changed that others should know at once.
     pub(super) urgent: bool,
+    /// What was last told of [`NodeFacts::unprepared`].
+    told_unprepared: BTreeSet<ServiceId>,
     next: Instant,
     others: BTreeMap<NodeId, Heard>,
     cold: Cold,
@@ -152,7 +163,9 @@ impl Own {
         Own {
             started: now,
             load: Load::default(),
+            compiled: None,
             urgent: true,
+            told_unprepared: BTreeSet::new(),
             next: now,
             others: BTreeMap::new(),
             cold: if restarted { Cold::Unknown } else { Cold::No },
@@ -175,6 +188,7 @@ impl Own {
                 load: self.load,
                 cold: self.is_cold(now),
                 services: Vec::new(),
+                unprepared: self.told_unprepared.clone(),
             });
         }
         self.others.get(&node).map(|heard| heard.facts.clone())
@@ -232,6 +246,11 @@ impl Node {
     /// Tells others how this node does.
     pub(super) fn fact_duties(&mut self) {
         self.facts.settle_cold(self.now);
+        let unprepared = self.unprepared();
+        if unprepared != self.facts.told_unprepared {
+            self.facts.told_unprepared = unprepared;
+            self.facts.urgent = true;
+        }
         if !self.facts.urgent && self.now < self.facts.next {
             return;
         }
@@ -262,10 +281,44 @@ impl Node {
                 pause: local.last.pause,
                 crashes: crashes.map_or(0, |crashes| crashes.count),
                 detail: detail.chars().take(DETAIL_TOLD_MAX).collect(),
+                next_try: crashes.and_then(|crashes| self.next_try(local.phase, crashes)),
             };
             (*service, facts)
         };
         self.local.iter().take(SERVICES_TOLD_MAX).map(one).collect()
+    }
+
+    fn next_try(&self, phase: Phase, crashes: &Crashes) -> Option<Span> {
+        let waits = phase == Phase::Ended && crashes.retry_at > self.now;
+        waits.then(|| crashes.retry_at.since(self.now))
+    }
+
+    /// The services whose program isn't compiled here yet.
+    fn unprepared(&self) -> BTreeSet<ServiceId> {
+        let waits = |(_, record): &(&ServiceId, &ServiceRecord)| !self.is_compiled_here(record);
+        let waiting = self.catalog.services().iter().filter(waits);
+        waiting.map(|(service, _)| *service).take(SERVICES_TOLD_MAX).collect()
+    }
+
+    fn is_compiled_here(&self, record: &ServiceRecord) -> bool {
+        match (&record.spec.engine, &self.facts.compiled) {
+            (EngineSpec::Wasm { module, .. }, Some(compiled)) => compiled.contains(module),
+            (EngineSpec::Wasm { .. }, None) | (EngineSpec::Exec { .. }, _) => true,
+        }
+    }
+
+    /// Whether a node can start a service's program at once, as far as it is known here.
+    pub(super) fn is_prepared(
+        &self,
+        node: NodeId,
+        service: ServiceId,
+        record: &ServiceRecord,
+    ) -> bool {
+        if node == self.me().node {
+            return self.is_compiled_here(record);
+        }
+        let heard = self.facts.others.get(&node);
+        heard.is_some_and(|heard| !heard.facts.unprepared.contains(&service))
     }
 
     /// Whether all nodes that can be reached started when no leader was known: the whole cluster

@@ -90,15 +90,21 @@ impl Node {
             needs: ByteCount(0),
             failed: &failed,
         };
-        succession::rank(&vacancy, &self.candidates(record, holders))
+        succession::rank(&vacancy, &self.candidates(service, record, holders))
     }
 
-    fn candidates(&self, record: &ServiceRecord, holders: &BTreeSet<Member>) -> Vec<Candidate> {
+    fn candidates(
+        &self,
+        service: ServiceId,
+        record: &ServiceRecord,
+        holders: &BTreeSet<Member>,
+    ) -> Vec<Candidate> {
         let newest = self.facts.newest(record);
         let candidate = |member: Member| {
             let known = self.catalog.member(&member.node)?;
             let facts = self.facts.of(member.node, self.me().node, self.now);
             let current = holders.contains(&member);
+            let prepared = self.is_prepared(member.node, service, record);
             Some(Candidate {
                 member,
                 labels: known.labels.clone(),
@@ -107,6 +113,7 @@ impl Node {
                 draining: known.draining,
                 ready: current.then_some(newest),
                 current,
+                prepared,
                 uptime: facts.as_ref().map_or(Span::ZERO, |facts| Span::secs(facts.uptime_s)),
                 cpu_free: facts.as_ref().map_or(0, |facts| facts.load.cpu_free_permille),
                 memory_free: facts.as_ref().map_or(ByteCount(0), |facts| facts.load.memory_free),

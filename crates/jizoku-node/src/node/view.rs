@@ -60,6 +60,8 @@ pub struct ServiceView {
     pub facts: Option<ServiceFacts>,
     /// What is thought of it.
     pub verdict: watch::Verdict,
+    /// Since when this node has thought so; none: nothing has been thought of it yet.
+    pub judged_at: Option<Instant>,
 }
 
 impl Node {
@@ -104,6 +106,8 @@ impl Node {
         let facts = facts
             .and_then(|facts| facts.services.into_iter().find(|(id, _)| *id == service))
             .map(|(_, facts)| facts);
-        ServiceView { record: record.clone(), branch, facts, verdict: self.watch.verdict(service) }
+        let verdict = self.watch.verdict(service);
+        let judged_at = self.judged_at.get(&service).copied();
+        ServiceView { record: record.clone(), branch, facts, verdict, judged_at }
     }
 }

@@ -112,6 +112,7 @@ impl Core {
 
     /// Runs until told to stop. An error is the reason why consensus can't go on.
     pub(crate) fn run(mut self, mailbox: &Mailbox<CoreMessage>) -> Result<(), String> {
+        self.node.handle(self.now(), node::Input::Compiled(BTreeSet::new()));
         self.drain();
         loop {
             match mailbox.wait(self.patience()) {
@@ -287,7 +288,9 @@ impl Core {
     fn learn_specs(&mut self) {
         let services = self.node.catalog().services();
         self.specs = services.iter().map(|(id, record)| (*id, record.spec.clone())).collect();
-        self.starter.engines().make_ready(&self.node.catalog().modules());
+        let core = self.wiring.core.clone();
+        let told = move |modules| core.send(CoreMessage::Node(node::Input::Compiled(modules)));
+        self.starter.engines().make_ready(&self.node.catalog().modules(), told);
     }
 
     fn node_says(&mut self, output: node::Output) {

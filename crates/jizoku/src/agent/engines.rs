@@ -117,8 +117,13 @@ impl Engines {
     }
 
     /// Fetches and compiles these modules ahead, so that a takeover finds them ready; forgets
-    /// others. What fails shows when the service is started here.
-    pub(crate) fn make_ready(self: &Arc<Engines>, modules: &BTreeSet<[u8; 32]>) {
+    /// others. What fails shows when the service is started here. Whenever one more is compiled,
+    /// `told` hears of all that are.
+    pub(crate) fn make_ready(
+        self: &Arc<Engines>,
+        modules: &BTreeSet<[u8; 32]>,
+        told: impl Fn(BTreeSet<[u8; 32]>) + Clone + Send + 'static,
+    ) {
         let mut ready = self.ready.lock().expect("no panic while locked");
         ready.retain(|module, _| modules.contains(module));
         for module in modules {
@@ -126,7 +131,7 @@ impl Engines {
                 continue;
             }
             ready.insert(*module, None);
-            let (engines, module) = (Arc::clone(self), *module);
+            let (engines, module, told) = (Arc::clone(self), *module, told.clone());
             let work = move || {
                 let prepared = engines.prepare(&module).ok();
                 let mut ready = engines.ready.lock().expect("no panic while locked");
@@ -136,10 +141,19 @@ impl Engines {
                 } else if let Some(place) = ready.get_mut(&module) {
                     *place = prepared;
                 }
+                told(compiled(&ready));
             };
             // Without a thread it is compiled when it is needed.
             let _ = std::thread::Builder::new().name("compile".into()).spawn(work);
         }
+    }
+
+    /// This module is compiled already: it was checked here before its service was made known.
+    /// Gives all that are.
+    pub(crate) fn is_ready(&self, module: [u8; 32], prepared: Prepared) -> BTreeSet<[u8; 32]> {
+        let mut ready = self.ready.lock().expect("no panic while locked");
+        ready.insert(module, Some(prepared));
+        compiled(&ready)
     }
 
     fn prepare(&self, module: &[u8; 32]) -> Result<Prepared, String> {
@@ -150,4 +164,8 @@ impl Engines {
         )?;
         engine.prepare(&bytes).map_err(|error| error.to_string())
     }
+}
+
+fn compiled(ready: &BTreeMap<[u8; 32], Option<Prepared>>) -> BTreeSet<[u8; 32]> {
+    ready.iter().filter(|(_, prepared)| prepared.is_some()).map(|(module, _)| *module).collect()
 }

@@ -33,6 +33,8 @@ const CONNS_MAX: usize = 200;
 /// What one node sees.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Sight {
+    /// Its agent's version.
+    pub(crate) version: String,
     /// Its agent's incarnation.
     pub(crate) incarnation: Incarnation,
     /// The services whose Runner is there.
@@ -177,6 +179,7 @@ impl Look {
 async fn see(service: Option<ServiceId>, wiring: &Wiring, output: &OutputRing) -> Sight {
     let stats = wiring.gateway().map(jizoku_gateway::Gateway::stats).unwrap_or_default();
     let mut sight = Sight {
+        version: env!("CARGO_PKG_VERSION").into(),
         incarnation: wiring.me.incarnation,
         instances: wiring.readings().await,
         conns: stats.iter().map(|(id, stats)| (*id, stats.read().conns)).collect(),

@@ -31,7 +31,7 @@ pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterSta
                 (_, None, Some(via)) => Reach::Relayed { via },
                 (_, None, None) => Reach::Unreachable,
             };
-            node_status(view, node, reach, link.map(|link| link.rtt.as_micros()))
+            node_status(view, sights, node, reach, link.map(|link| link.rtt.as_micros()))
         })
         .collect();
     nodes.sort_by(|a, b| {
@@ -55,6 +55,7 @@ pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterSta
 
 fn node_status(
     view: &View,
+    sights: &Sights,
     node: &NodeView,
     reach: Reach,
     round_trip_us: Option<u64>,
@@ -81,7 +82,7 @@ fn node_status(
             memory_bytes: facts.load.memory_free.0,
             disk_bytes: facts.load.disk_free.0,
         }),
-        version: None,
+        version: sights.by_node.get(&node.node).map(|sight| sight.version.clone()),
     }
 }
 
@@ -106,7 +107,7 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
         epoch,
         output: record.spec.output,
         ports: record.spec.ports.clone(),
-        holders: holders(view, one, reading),
+        holders: holders(view, id, one, reading),
         copies: record.spec.copies,
         checkpoint: facts.filter(|facts| facts.checkpoint.seq > 0).map(|facts| CheckpointStatus {
             id: facts.checkpoint,
@@ -124,7 +125,7 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
         failing: facts.filter(|facts| facts.crashes > 0).map(|facts| Failing {
             times: facts.crashes,
             reason: facts.detail.clone(),
-            next_try_ms: None,
+            next_try_ms: facts.next_try.map(Span::as_millis),
         }),
         branches: u16::try_from(record.branches.len()).unwrap_or(u16::MAX),
     }
@@ -166,13 +167,22 @@ fn held_by(one: &ServiceView) -> &BTreeSet<Member> {
     one.branch.as_ref().map_or(&one.record.holders, |branch| &branch.holders)
 }
 
-fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<HolderStatus> {
+fn holders(
+    view: &View,
+    service: ServiceId,
+    one: &ServiceView,
+    reading: Option<&Reading>,
+) -> Vec<HolderStatus> {
     let acknowledged = |member: &Member| {
         let all = &reading?.acknowledged;
         all.iter().find(|(holder, _)| holder == member).map(|(_, id)| *id)
     };
     // What all members have acknowledged is committed: the newest is what one has alone.
     let newest = reading.and_then(|reading| reading.acknowledged.iter().map(|(_, id)| *id).max());
+    let prepared = |node: NodeId| {
+        let known = view.nodes.iter().find(|known| known.node == node && known.reachable)?;
+        known.facts.as_ref().map(|facts| !facts.unprepared.contains(&service))
+    };
     let status = |state: HolderState| {
         move |member: &Member| {
             let id = acknowledged(member);
@@ -182,6 +192,7 @@ fn holders(view: &View, one: &ServiceView, reading: Option<&Reading>) -> Vec<Hol
                 state: if is_reachable(view, member.node) { state } else { HolderState::Silent },
                 acknowledged: id,
                 behind: newest.zip(id).map(|(newest, id)| newest.seq.saturating_sub(id.seq)),
+                prepared: prepared(member.node),
             }
         }
     };
@@ -213,7 +224,9 @@ fn verdict(view: &View, one: &ServiceView) -> Verdict {
         watch::Verdict::Serving => (Some(true), String::new()),
         watch::Verdict::Failing { detail } => (Some(false), detail.clone()),
     };
-    Verdict { serving, detail, since_ms: None }
+    let judged_at = one.judged_at.filter(|_| serving.is_some());
+    let since_ms = judged_at.map(|at| view.at.since(at).as_millis());
+    Verdict { serving, detail, since_ms }
 }
 
 fn engine(spec: &EngineSpec) -> &'static str {
@@ -257,6 +270,14 @@ fn warnings(
     }
     if let Some((code, message, hint)) = too_few(nodes.len()) {
         warn(code, message.into(), Some(hint));
+    }
+    let versions: BTreeSet<&str> = nodes.iter().filter_map(|one| one.version.as_deref()).collect();
+    if versions.len() > 1 {
+        let versions: Vec<&str> = versions.into_iter().collect();
+        let message = format!("the nodes run different versions: {}", versions.join(", "));
+        let hint = "nothing new is used before all of them know it; `inspect` and numbers of \
+                    nodes of another version may be missing";
+        warn(WarningCode::MixedVersions, message, Some(hint));
     }
     for node in nodes.iter().filter(|node| node.reach == Reach::Unreachable) {
         let message = format!("{} can't be reached", node.name);
@@ -314,7 +335,9 @@ pub(crate) fn find<'v>(
         let known: Vec<&str> =
             view.services.values().map(|one| one.record.spec.name.as_str()).collect();
         let error = ApiError::new(ErrorCode::NoSuchService, format!("no service {name}"));
-        if known.is_empty() {
+        if view.cluster.is_none() {
+            error.hint("this node knows none yet: try again once `jizoku status` names a leader")
+        } else if known.is_empty() {
             error.hint("there are none yet: `jizoku apply MANIFEST`")
         } else {
             error.hint(format!("there are: {}", known.join(", ")))

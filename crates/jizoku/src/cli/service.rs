@@ -13,8 +13,8 @@ use jizoku_api::{ApiError, ErrorCode};
 use jizoku_manifest::{Manifest, UnknownNode};
 use jizoku_types::{NodeId, ServiceName};
 
-use super::format::{bytes, json, table};
-use super::status::checkpoint_text;
+use super::format::{bytes, json, span, table};
+use super::status::{checkpoint_text, failing_text};
 use super::{Context, Failure, progress};
 use crate::client::CallError;
 
@@ -72,13 +72,15 @@ fn inspection(found: &Inspection, names: &BTreeMap<NodeId, String>) -> String {
         "{} ({}), {}, spec version {}\n{phase} on {active}, epoch {}, wanted {wanted}\n",
         one.name, one.service, one.engine, found.spec_version, one.epoch
     );
+    let since = one.verdict.since_ms.map_or(String::new(), |ms| format!(" for {}", span(ms)));
     page += &match one.verdict.serving {
-        Some(true) => "the watch says: serving\n".to_string(),
-        Some(false) => format!("the watch says: NOT SERVING: {}\n", one.verdict.detail),
+        Some(true) => format!("the watch says: serving{since}\n"),
+        Some(false) => format!("the watch says: NOT SERVING{since}: {}\n", one.verdict.detail),
         None => "the watch says nothing yet\n".to_string(),
     };
     if let Some(failing) = &one.failing {
-        page += &format!("ended {}x in a row: {}\n", failing.times, failing.reason);
+        page += failing_text(failing).trim_start_matches(", ");
+        page.push('\n');
     }
     for port in &one.ports {
         page += &format!("port {} published at {}\n", port.name, port.listen);
@@ -89,6 +91,10 @@ fn inspection(found: &Inspection, names: &BTreeMap<NodeId, String>) -> String {
         let behind = match holder.behind {
             Some(count) if count > 0 => format!(", {count} behind"),
             _ => String::new(),
+        };
+        let behind = match holder.prepared {
+            Some(false) => behind + ", has yet to compile the program",
+            _ => behind,
         };
         page += &format!("holder {}: {state}{has}{behind}\n", name(&holder.node));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jizoku_api::doctor::{DoctorQuery, DoctorReport, Health};
-use jizoku_api::service::{CheckpointStatus, HolderState, PsQuery, ServiceStatus};
+use jizoku_api::service::{CheckpointStatus, Failing, HolderState, PsQuery, ServiceStatus};
 use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, StatusQuery};
 use jizoku_types::{NodeId, ServiceName};
 
@@ -56,7 +56,10 @@ pub(super) fn cluster(status: &ClusterStatus) -> String {
                 status.voters.len()
             );
         }
-        None => page += "no cluster yet: `jizoku init` or `jizoku join TICKET`\n",
+        None => {
+            page += "this node has not heard from its cluster yet: it has just started, or no \
+                     other member can be reached\n\n";
+        }
     }
     for warning in &status.warnings {
         page += &format!("! {}\n", warning.message);
@@ -146,6 +149,13 @@ pub(super) fn checkpoint_text(last: &CheckpointStatus) -> String {
     )
 }
 
+/// Why and how often it ended, after what it is doing.
+pub(super) fn failing_text(failing: &Failing) -> String {
+    let next =
+        failing.next_try_ms.map_or(String::new(), |ms| format!(", tried again in {}", span(ms)));
+    format!(", ended {}x in a row{next}: {}", failing.times, failing.reason)
+}
+
 fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<String> {
     let mut state = format!("{:?}", one.phase).to_lowercase();
     if one.unprotected {
@@ -155,7 +165,7 @@ fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<St
         state += " (state may be missing)";
     }
     if let Some(failing) = &one.failing {
-        state += &format!(", ended {}x in a row: {}", failing.times, failing.reason);
+        state += &failing_text(failing);
     }
     if one.verdict.serving == Some(false) {
         state += &format!(", NOT SERVING: {}", one.verdict.detail);
@@ -165,6 +175,8 @@ fn row_of_service(one: &ServiceStatus, names: &BTreeMap<NodeId, &str>) -> Vec<St
         .iter()
         .map(|holder| {
             let name = name(names, holder.node);
+            let waits = holder.prepared == Some(false) && holder.state != HolderState::Silent;
+            let name = if waits { format!("{name}~") } else { name };
             match (holder.state, holder.behind) {
                 (HolderState::Member, Some(behind)) if behind > 0 => format!("{name}-{behind}"),
                 (HolderState::Member, _) => name,

@@ -1,10 +1,11 @@
 //! Takeovers in the main line: who may propose them, and who is passed over.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use jizoku_core::catalog::Command;
-use jizoku_types::spec::{PartitionPolicy, ServiceSpec};
+use jizoku_types::spec::{PartitionPolicy, ServiceSpec, SuccessionPolicy};
 use jizoku_types::{Epoch, Span};
 
 use super::super::Input;
@@ -119,4 +120,74 @@ fn the_second_crash_from_one_checkpoint_is_poison_and_the_third_goes_elsewhere()
     let apply = Command::ApplyService { spec: Box::new(stop()), expect: Some(1) };
     world.request(1, apply);
     assert_eq!(world.active(), Some(2), "nothing changed, nothing moves");
+}
+
+#[test]
+fn of_two_holders_the_one_that_has_compiled_the_program_goes_on() {
+    let module = BTreeSet::from([[7; 32]]);
+    for (quick, slow) in [(2, 3), (3, 2)] {
+        let first = SuccessionPolicy::Priority(alloc::vec![id(1)]);
+        let mut world = World::serving(3, ServiceSpec { succession: first, ..stop() });
+        assert_eq!(world.holders(1).len(), 2, "both hold it");
+        world.give(quick, Input::Compiled(module.clone()));
+        world.give(slow, Input::Compiled(BTreeSet::new()));
+        // It is told at once.
+        world.run(Span::millis(20));
+        for n in 1..=3 {
+            let view = world.up[&n].node.view();
+            let unprepared = |one: &u8| {
+                let node = view.nodes.iter().find(|node| node.node == id(*one)).expect("a member");
+                let facts = node.facts.as_ref().expect("it was heard");
+                facts.unprepared.contains(&super::world::SERVICE)
+            };
+            let waiting: Vec<u8> = (1..=3).filter(unprepared).collect();
+            assert_eq!(waiting, [slow], "as {n} sees it");
+        }
+        world.kill(1);
+        world.run(Span::millis(200));
+        assert_eq!(world.running(), [(quick, Epoch::main(2))]);
+        world.give(slow, Input::Compiled(module.clone()));
+        world.kill(quick);
+        world.start(1);
+        world.run(Span::secs(2));
+        assert!(world.active().is_some(), "who was slow is a candidate as before");
+    }
+}
+
+#[test]
+fn a_crash_is_told_with_the_time_of_the_next_try() {
+    let mut world = World::serving(3, stop());
+    let next_try = |world: &World, n: u8| {
+        let view = world.up[&n].node.view();
+        let facts = view.services[&super::world::SERVICE].facts.clone();
+        facts.and_then(|facts| facts.next_try)
+    };
+    assert_eq!(next_try(&world, 1), None, "it runs");
+    world.crash(1);
+    assert_eq!(next_try(&world, 1), Some(Span::millis(100)));
+    world.run(Span::millis(60));
+    world.give(1, Input::Tick);
+    assert_eq!(next_try(&world, 1), Some(Span::millis(40)));
+    assert_eq!(next_try(&world, 3), Some(Span::millis(100)), "others have it as it was told");
+    world.run(Span::millis(500));
+    assert_eq!((world.runs(1), next_try(&world, 1)), (Some(Epoch::main(2)), None));
+}
+
+#[test]
+fn a_verdict_is_as_old_as_its_last_change() {
+    let mut world = World::serving(3, stop());
+    let judged_at = |world: &World| {
+        let view = world.up[&1].node.view();
+        let service = &view.services[&super::world::SERVICE];
+        assert_eq!(service.verdict, jizoku_core::watch::Verdict::Serving);
+        service.judged_at.expect("it was judged")
+    };
+    let since = judged_at(&world);
+    assert!(since < world.now);
+    world.run(Span::secs(5));
+    assert_eq!(judged_at(&world), since, "nothing changed");
+    let before = world.now;
+    world.crash(1);
+    world.run(Span::secs(5));
+    assert!(judged_at(&world) > before, "a new epoch begins without a verdict");
 }
