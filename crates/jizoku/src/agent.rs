@@ -7,7 +7,7 @@
 //! - [`gate`], [`probe`], [`traffic`]: what the gateway and the checks need
 //! - [`peers`]: who the other members are, also before the catalog says so
 //! - [`wiring`], [`mailbox`], [`pump`]: how they reach each other
-//! - [`membership`]: how a folder comes to belong to a cluster
+//! - [`membership`]: how a folder comes to belong to a cluster; [`ask`]: what the catalog is asked
 //! - [`server`], [`status`], [`metrics`], [`events`], [`journal`], [`load`], [`gauge`], [`look`]:
 //!   what people see
 //! - [`address`]: where to listen; [`user`]: as whom commands run
@@ -16,6 +16,7 @@
 //! Invariant: the agent ends as a whole. If the core thread ends, everything does.
 
 mod address;
+mod ask;
 mod core;
 mod engines;
 mod events;
@@ -62,6 +63,7 @@ use jizoku_types::limits::LEASE_MAX;
 use jizoku_types::{Incarnation, Member, Span, decode};
 use tokio::sync::{oneshot, watch};
 
+use self::ask::Failure;
 use self::core::{Core, CoreMessage};
 use self::engines::Engines;
 use self::gate::GatewayOwner;
@@ -79,10 +81,12 @@ use self::wiring::Wiring;
 
 /// How often the machine's load is looked at.
 const LOAD_EVERY: Duration = Duration::from_secs(2);
-/// How long a request to the catalog is waited for.
-const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// How long the end of the agent waits for its last lines to be written.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(200);
+/// How long the catalog may take for what nodes ask; who joins waits for three times that.
+const DECIDED_WITHIN: Duration = Duration::from_secs(3);
+/// After which a ticket that was refused is looked at once more.
+const TICKET_AGAIN: Duration = Duration::from_millis(300);
 /// Time between two tries to tell the catalog what is pending.
 const PENDING_EVERY: Duration = Duration::from_millis(100);
 
@@ -398,11 +402,19 @@ async fn admit(request: jizoku_mesh::JoinRequest, wiring: Arc<Wiring>) {
 async fn welcome(ask: JoinAsk, wiring: &Wiring) -> JoinAnswer {
     let node = ask.member.node;
     let ticket = membership::hash_of(&ask.secret);
+    // The founder's own ticket is issued a moment after its cluster has begun.
+    let view = ask::settled_view(&wiring.core, DECIDED_WITHIN).await;
+    let known = view.is_some_and(|view| ask::is_settled(&view));
     let command = Command::UseTicket { ticket, member: ask.member };
-    if let Err(why) = command_done(&wiring.core, command).await {
+    let mut used = command_done(&wiring.core, command.clone()).await;
+    if used.is_err() && known {
+        tokio::time::sleep(TICKET_AGAIN).await;
+        used = command_done(&wiring.core, command).await;
+    }
+    if let Err(why) = used {
         return JoinAnswer::Refused(why);
     }
-    let Some(view) = view(&wiring.core).await else {
+    let Some(view) = ask::view(&wiring.core).await else {
         return JoinAnswer::Refused("the issuer's agent is ending".into());
     };
     let members: Vec<_> =
@@ -422,23 +434,16 @@ pub(crate) async fn command_done(
     command: Command,
 ) -> Result<jizoku_core::catalog::Outcome, String> {
     use jizoku_core::catalog::Outcome;
-    let (reply, answer) = oneshot::channel();
-    core.send(CoreMessage::Request(Request::Command(Box::new(command)), reply));
-    match tokio::time::timeout(REQUEST_WITHIN, answer).await {
-        Err(_) => Err("the catalog did not answer in time; look whether it was done".into()),
-        Ok(Err(_)) => Err("the agent is ending".into()),
-        Ok(Ok(Err(refusal))) => Err(refusal.to_string()),
-        Ok(Ok(Ok(Outcome::Conflict { why }))) => Err(why.to_string()),
-        Ok(Ok(Ok(Outcome::Rejected { why }))) => Err(why.to_string()),
-        Ok(Ok(Ok(done))) => Ok(done),
+    match ask::ask(core, Request::Command(Box::new(command)), DECIDED_WITHIN).await {
+        Err(Failure::Late) => {
+            Err("the catalog did not answer in time; look whether it was done".into())
+        }
+        Err(Failure::Ending) => Err("the agent is ending".into()),
+        Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
+        Ok(Outcome::Conflict { why }) => Err(why.to_string()),
+        Ok(Outcome::Rejected { why }) => Err(why.to_string()),
+        Ok(done) => Ok(done),
     }
-}
-
-/// The Node's view; none if the agent is ending.
-pub(crate) async fn view(core: &Sender<CoreMessage>) -> Option<node::View> {
-    let (reply, answer) = oneshot::channel();
-    core.send(CoreMessage::View(reply));
-    answer.await.ok()
 }
 
 async fn tell_load(folder: Arc<DataFolder>, config: NodeConfig, core: Sender<CoreMessage>) {

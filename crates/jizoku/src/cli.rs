@@ -105,6 +105,15 @@ struct Context {
 }
 
 impl Context {
+    /// How to say `verb` about this node.
+    fn this_node(&self, verb: &str) -> String {
+        if self.data == std::path::Path::new(DATA) {
+            format!("jizoku {verb}")
+        } else {
+            format!("jizoku --data {} {verb}", self.data.display())
+        }
+    }
+
     /// What people call the nodes, by what the agent knows.
     async fn names(&self) -> Result<BTreeMap<NodeId, String>, Failure> {
         let status = self.client.query(&StatusQuery).await?;

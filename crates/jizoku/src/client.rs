@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -18,6 +19,11 @@ use tokio::net::UnixStream;
 
 /// Longest answer that is read. Longer than any that a sane agent gives.
 const ANSWER_MAX: usize = 16 * BODY_MAX;
+
+/// How long an agent may take from its start until it answers.
+const AGENT_STARTS_WITHIN: Duration = Duration::from_secs(2);
+/// Time between two tries to reach it.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -93,10 +99,28 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// An agent that was just started opens its socket in a moment. Where its folder isn't there
+    /// either, nobody waits.
+    async fn connect(&self) -> Result<UnixStream, CallError> {
+        let give_up = Instant::now() + AGENT_STARTS_WITHIN;
+        let folder = self.socket.parent().is_some_and(Path::is_dir);
+        loop {
+            let cause = match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(cause) => cause,
+            };
+            let soon =
+                matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+            if !soon || !folder || Instant::now() >= give_up {
+                return Err(CallError::NoAgent { socket: self.socket.clone(), cause });
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+    }
+
     async fn call(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
         let broken = |what: &dyn fmt::Display| CallError::Broken(what.to_string());
-        let no_agent = |cause| CallError::NoAgent { socket: self.socket.clone(), cause };
-        let stream = UnixStream::connect(&self.socket).await.map_err(no_agent)?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;

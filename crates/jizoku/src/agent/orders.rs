@@ -7,22 +7,15 @@ use jizoku_api::order::{
 use jizoku_api::plan::{Action, ApplyPlan, changes};
 use jizoku_api::{ApiError, ErrorCode, Route};
 use jizoku_core::catalog::{Command, Outcome, Rejection, Wanted};
-use jizoku_node::node::{Refusal, Request, ServiceView, View};
+use jizoku_node::node::{self, Refusal, Request, ServiceView, View};
 use jizoku_types::spec::EngineSpec;
-use jizoku_types::{ClusterId, NodeId, ServiceId, Span};
-use tokio::sync::oneshot;
+use jizoku_types::{NodeId, ServiceId, Span};
 
+use super::ask::{self, Failure, TRY_AGAIN, WITHIN};
 use super::core::CoreMessage;
 use super::membership::{TICKET_TTL, Ticket, advertised};
 use super::server::{Body, Shared, json, parse};
 use super::{status, user};
-
-/// How long the catalog is waited for.
-const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
-/// How often a refused order is tried again: right after a death there is no leader.
-const TRIES: usize = 20;
-/// Time between two tries.
-const TRY_AGAIN: std::time::Duration = std::time::Duration::from_millis(150);
 
 /// How long everything may take to move off a node that leaves.
 const LEAVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
@@ -87,7 +80,7 @@ pub(crate) fn module(bytes: &[u8], shared: &Shared) -> Result<ModuleStored, ApiE
     let engine = shared.agent.engines.wasm().as_ref().map_err(|why| {
         ApiError::new(ErrorCode::Unsupported, why).hint("`jizoku doctor` says what is missing")
     })?;
-    engine.prepare(&prepared).map_err(|why| refused(why.to_string()))?;
+    let ready = engine.prepare(&prepared).map_err(|why| refused(why.to_string()))?;
     let hash = *blake3::hash(&prepared).as_bytes();
     let known = shared.agent.modules.has(&hash);
     shared
@@ -95,6 +88,8 @@ pub(crate) fn module(bytes: &[u8], shared: &Shared) -> Result<ModuleStored, ApiE
         .modules
         .put(&prepared)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    let compiled = shared.agent.engines.is_ready(hash, ready);
+    shared.agent.wiring.core.send(CoreMessage::Node(node::Input::Compiled(compiled)));
     Ok(ModuleStored { module: hash, size_bytes: prepared.len() as u64, known })
 }
 
@@ -111,7 +106,7 @@ fn no_module(bytes: &[u8]) -> Option<&'static str> {
 }
 
 async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError> {
-    let view = shared.view().await?;
+    let view = shared.led_view().await?;
     let spec = order.spec;
     spec.check().map_err(|error| {
         ApiError::new(ErrorCode::Refused, format!("`{}`: {}", error.field, error.problem))
@@ -149,7 +144,7 @@ async fn apply(order: ApplyOrder, shared: &Shared) -> Result<ApplyPlan, ApiError
     }
     let expect = before.map(|record| record.version);
     plan.notes.extend(spread(&view, &spec, shared)?);
-    ask(Command::ApplyService { spec: Box::new(spec), expect }, shared).await?;
+    ask_catalog(Command::ApplyService { spec: Box::new(spec), expect }, shared).await?;
     let after = shared.view().await?;
     if let Ok((id, now)) = status::find(&after, &plan.name) {
         plan.service = Some(id);
@@ -221,7 +216,7 @@ fn notes(view: &View, spec: &jizoku_types::spec::ServiceSpec) -> Vec<String> {
 
 async fn rm(order: &RmOrder, shared: &Shared) -> Result<Done, ApiError> {
     let (service, _) = named(&order.service, shared).await?;
-    ask(Command::RemoveService { service }, shared).await?;
+    ask_catalog(Command::RemoveService { service }, shared).await?;
     Ok(note(format!("{} is removed, with its state", order.service)))
 }
 
@@ -231,7 +226,7 @@ async fn wanted(
     shared: &Shared,
 ) -> Result<Done, ApiError> {
     let (service, _) = named(name, shared).await?;
-    ask(Command::SetWanted { service, wanted }, shared).await?;
+    ask_catalog(Command::SetWanted { service, wanted }, shared).await?;
     Ok(note(match wanted {
         Wanted::Running => format!("{name} is being started"),
         Wanted::Stopped => format!("{name} is being stopped; its state is kept"),
@@ -242,25 +237,26 @@ async fn named(
     name: &jizoku_types::ServiceName,
     shared: &Shared,
 ) -> Result<(ServiceId, ServiceView), ApiError> {
-    let view = shared.view().await?;
+    shared.led_view().await?;
+    let (view, _) = shared.view_with(name).await?;
     status::find(&view, name).map(|(id, found)| (id, found.clone()))
 }
 
 async fn move_service(order: &MoveOrder, shared: &Shared) -> Result<Done, ApiError> {
+    let (service, _) = named(&order.service, shared).await?;
     let view = shared.view().await?;
-    let (service, _) = status::find(&view, &order.service)?;
     let to = order.to.as_deref().map(|name| node(&view, name)).transpose()?;
     request(Request::Move { service, to }, shared).await?;
     Ok(note(format!("{} is being moved; `jizoku status` shows it", order.service)))
 }
 
 async fn drain(order: &DrainOrder, shared: &Shared) -> Result<Done, ApiError> {
-    let view = shared.view().await?;
+    let view = shared.led_view().await?;
     let node = match &order.node {
         Some(name) => node(&view, name)?,
         None => view.me.node,
     };
-    ask(Command::SetDraining { node, draining: !order.undo }, shared).await?;
+    ask_catalog(Command::SetDraining { node, draining: !order.undo }, shared).await?;
     let name = status::name_of(&view, node);
     Ok(note(if order.undo {
         format!("{name} takes services again")
@@ -280,30 +276,18 @@ async fn resume(order: &ResumeOrder, shared: &Shared) -> Result<Done, ApiError> 
         let error = ApiError::new(ErrorCode::Refused, format!("{} runs", order.service));
         return Err(error.hint("nothing of its state is missing that could be given up"));
     }
-    ask(Command::AcceptLoss { service, epoch: known.record.epoch }, shared).await?;
+    ask_catalog(Command::AcceptLoss { service, epoch: known.record.epoch }, shared).await?;
     Ok(note(format!("{} goes on from what can be reached", order.service)))
 }
 
 async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, ApiError> {
-    let (view, cluster) = begun(shared).await?;
+    let view = shared.led_view().await?;
+    let cluster = view.cluster.expect("a view is led only once its cluster has begun");
     let agent = &shared.agent;
     let ticket = Ticket::new(cluster, view.me.node, advertised(&agent.config, &agent.listening));
     let ttl = order.valid_ms.map_or(TICKET_TTL, Span::millis);
-    ask(Command::IssueTicket { ticket: ticket.hash(), ttl }, shared).await?;
+    ask_catalog(Command::IssueTicket { ticket: ticket.hash(), ttl }, shared).await?;
     Ok(TicketIssued { ticket: ticket.text(), valid_ms: ttl.as_millis() })
-}
-
-/// The view once the cluster has begun: a founder leads a moment before its first entry is applied.
-async fn begun(shared: &Shared) -> Result<(View, ClusterId), ApiError> {
-    for _ in 0..TRIES {
-        let view = shared.view().await?;
-        if let Some(cluster) = view.cluster {
-            return Ok((view, cluster));
-        }
-        tokio::time::sleep(TRY_AGAIN).await;
-    }
-    let error = ApiError::new(ErrorCode::NoCluster, "this node's cluster has not begun yet");
-    Err(error.hint("try again once `jizoku status` names a leader"))
 }
 
 /// Everything moves off first; if that doesn't come about, the node stays as it was.
@@ -313,7 +297,7 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
     let drains = view.nodes.iter().any(|node| node.node == me && node.record.draining);
     let give_up = tokio::time::Instant::now() + LEAVE_WITHIN;
     let shut_out = shared.agent.wiring.shut_out();
-    while let Err(error) = ask(Command::Leave { node: me }, shared).await {
+    while let Err(error) = ask_catalog(Command::Leave { node: me }, shared).await {
         // Others let it go as soon as they know, often before they have told it so.
         if shared.agent.wiring.shut_out() > shut_out {
             break;
@@ -326,14 +310,14 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
         }
         if over && !drains {
             // If that fails too, the error before says more.
-            let _ = ask(Command::SetDraining { node: me, draining: false }, shared).await;
+            let _ = ask_catalog(Command::SetDraining { node: me, draining: false }, shared).await;
         }
         if over || !passes {
             return Err(error);
         }
         if error.code == ErrorCode::StillNeeded {
             // What came of it is seen by the next try to leave.
-            let _ = ask(Command::SetDraining { node: me, draining: true }, shared).await;
+            let _ = ask_catalog(Command::SetDraining { node: me, draining: true }, shared).await;
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
@@ -346,9 +330,9 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
 }
 
 async fn remove(order: &RemoveOrder, shared: &Shared) -> Result<Done, ApiError> {
-    let view = shared.view().await?;
+    let view = shared.led_view().await?;
     let node = node(&view, &order.node)?;
-    ask(Command::RemoveMember { node, accept_loss: order.accept_loss }, shared).await?;
+    ask_catalog(Command::RemoveMember { node, accept_loss: order.accept_loss }, shared).await?;
     Ok(note(format!("{} is removed; its key is refused from now on", order.node)))
 }
 
@@ -369,27 +353,20 @@ fn note(text: String) -> Done {
 }
 
 /// Asks the catalog, again while it has no leader.
-async fn ask(command: Command, shared: &Shared) -> Result<Outcome, ApiError> {
+async fn ask_catalog(command: Command, shared: &Shared) -> Result<Outcome, ApiError> {
     request(Request::Command(Box::new(command)), shared).await
 }
 
 async fn request(request: Request, shared: &Shared) -> Result<Outcome, ApiError> {
-    for attempt in 1.. {
-        let (reply, answer) = oneshot::channel();
-        shared.agent.wiring.core.send(CoreMessage::Request(request.clone(), reply));
-        let answer = tokio::time::timeout(WITHIN, answer).await;
-        match answer {
-            Err(_) => break,
-            Ok(Err(_)) => return Err(ApiError::new(ErrorCode::Internal, "the agent is ending")),
-            Ok(Ok(Err(Refusal::NotTaken))) if attempt < TRIES => {
-                tokio::time::sleep(TRY_AGAIN).await;
-            }
-            Ok(Ok(Err(refusal))) => return Err(refused(&refusal)),
-            Ok(Ok(Ok(outcome))) => return judged(outcome),
+    match ask::ask(&shared.agent.wiring.core, request, WITHIN).await {
+        Ok(outcome) => judged(outcome),
+        Err(Failure::Refused(refusal)) => Err(refused(&refusal)),
+        Err(Failure::Ending) => Err(ApiError::new(ErrorCode::Internal, "the agent is ending")),
+        Err(Failure::Late) => {
+            let error = ApiError::new(ErrorCode::Unknown, "the catalog did not answer in time");
+            Err(error.hint("look with `jizoku status` whether it was done"))
         }
     }
-    Err(ApiError::new(ErrorCode::Unknown, "the catalog did not answer in time")
-        .hint("look with `jizoku status` whether it was done"))
 }
 
 fn refused(refusal: &Refusal) -> ApiError {

@@ -26,7 +26,7 @@ use jizoku_api::{ApiError, ErrorCode, Order, Query, Route};
 use jizoku_manifest::NodeConfig;
 use jizoku_node::node::View;
 use jizoku_store::DataFolder;
-use jizoku_types::{Event, ServiceId};
+use jizoku_types::{Event, ServiceId, ServiceName};
 use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
@@ -36,7 +36,14 @@ use super::look::{Look, Sights};
 use super::modules::Modules;
 use super::output::OutputRing;
 use super::wiring::Wiring;
-use super::{metrics, orders, status};
+use super::{ask, metrics, orders, status};
+
+/// How often a service is looked for that isn't known yet.
+const FIND_TRIES: usize = 3;
+
+fn ending() -> ApiError {
+    ApiError::new(ErrorCode::Internal, "the agent is ending")
+}
 
 /// What answering needs.
 pub(crate) struct Agent {
@@ -117,8 +124,38 @@ impl Shared {
 
     /// The Node's view.
     pub(crate) async fn view(&self) -> Result<View, ApiError> {
-        let ending = || ApiError::new(ErrorCode::Internal, "the agent is ending");
-        super::view(&self.agent.wiring.core).await.ok_or_else(ending)
+        ask::view(&self.agent.wiring.core).await.ok_or_else(ending)
+    }
+
+    /// The Node's view once somebody leads the catalog: without that no order can be carried out.
+    pub(crate) async fn led_view(&self) -> Result<View, ApiError> {
+        let view =
+            ask::settled_view(&self.agent.wiring.core, ask::WITHIN).await.ok_or_else(ending)?;
+        if ask::is_settled(&view) {
+            return Ok(view);
+        }
+        let code =
+            if view.cluster.is_some() { ErrorCode::NoMajority } else { ErrorCode::NoCluster };
+        let error = ApiError::new(code, "the catalog has no leader now; nothing was changed");
+        Err(error
+            .hint("`jizoku status` says who can't be reached; try again once it names a leader"))
+    }
+
+    /// A view with this service in it: one that was just applied elsewhere arrives in a moment.
+    pub(crate) async fn view_with(
+        &self,
+        name: &ServiceName,
+    ) -> Result<(View, ServiceId), ApiError> {
+        let mut view = self.view().await?;
+        for _ in 0..FIND_TRIES {
+            if let Ok((id, _)) = status::find(&view, name) {
+                return Ok((view, id));
+            }
+            tokio::time::sleep(ask::TRY_AGAIN).await;
+            view = self.view().await?;
+        }
+        let (id, _) = status::find(&view, name)?;
+        Ok((view, id))
     }
 }
 
@@ -162,17 +199,16 @@ async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiE
         }
         Route::Inspect => {
             let query = InspectQuery::from_pairs(&pairs)?;
-            let view = shared.view().await?;
-            let (service, _) = status::find(&view, &query.service)?;
+            let (view, service) = shared.view_with(&query.service).await?;
             let sights = shared.look(&view, Some(service)).await;
             json(&status::inspect(&view, &sights, &query.service)?)
         }
         Route::Ps => {
             let query = PsQuery::from_pairs(&pairs)?;
-            let view = shared.view().await?;
-            if let Some(name) = &query.service {
-                status::find(&view, name)?;
-            }
+            let view = match &query.service {
+                Some(name) => shared.view_with(name).await?.0,
+                None => shared.view().await?,
+            };
             let sights = shared.look(&view, None).await;
             json(&status::instances(&view, &sights, query.service.as_ref()))
         }
@@ -223,7 +259,7 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<Body, ApiError> {
 async fn events(query: &EventsQuery, shared: &Shared) -> Result<EventsAnswer, ApiError> {
     let service: Option<ServiceId> = match &query.service {
         None => None,
-        Some(name) => Some(status::find(&shared.view().await?, name)?.0),
+        Some(name) => Some(shared.view_with(name).await?.1),
     };
     let wanted = |event: &Event| service.is_none_or(|id| status::is_about(event, id));
     let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX) as usize;

@@ -120,10 +120,10 @@ impl Init {
             return Ok(ExitCode::SUCCESS);
         }
         println!("{} begins in {}", ticket.cluster, context.data.display());
-        println!("Run its agent:        jizoku up");
+        println!("Run its agent:        {}", context.this_node("up"));
         println!("Then, on another one: jizoku join {}", ticket.text());
         println!("That ticket lets one node in, within an hour from the first `jizoku up`.");
-        println!("For more: jizoku ticket");
+        println!("For more: {}", context.this_node("ticket"));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -149,7 +149,7 @@ impl Join {
             print_json(&json!({ "cluster": cluster.to_string(), "name": name }))?;
         } else {
             println!("This node is {name} of {cluster}.");
-            println!("Run its agent: jizoku up");
+            println!("Run its agent: {}", context.this_node("up"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -278,7 +278,8 @@ impl Recover {
             print_json(&json!({ "generation": generation.0 }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        println!("Generation {} begins here. Run the agent: jizoku up", generation.0);
+        println!("Generation {} begins here.", generation.0);
+        println!("Run the agent: {}", context.this_node("up"));
         println!("Nodes of older generations are refused. To take one in again, empty its data");
         println!("folder, and let it join with a new ticket.");
         Ok(ExitCode::SUCCESS)
