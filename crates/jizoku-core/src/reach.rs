@@ -25,9 +25,9 @@
 //!   What a broken link lost is mended when a link comes up (full table), and by comparing
 //!   digests with one neighbour each [`DIGEST_EVERY`].
 //!
-//! Units: cost is a round trip. Limits: `NODES_MAX` origins, members first, [`FACTS_MAX`] bytes of facts for
-//! each, [`BATCH_MAX`] bytes a message; ways longer than `HOPS_MAX` don't count. States and facts
-//! of nodes that can't be reached are forgotten after [`EXPIRE`].
+//! Units: cost is a round trip. Limits: `NODES_MAX` origins, members first, [`FACTS_MAX`] bytes of
+//! facts for each, [`BATCH_MAX`] bytes a message; ways longer than `HOPS_MAX` don't count. States
+//! and facts of nodes that can't be reached are forgotten after [`EXPIRE`].
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;

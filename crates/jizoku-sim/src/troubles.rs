@@ -351,8 +351,8 @@ impl World {
         }
         let id = self.oracle.id_of(service, epoch.counter, seq);
         let captured = self.oracle.when_captured(service, epoch.counter, seq);
-        // What is asked may have changed since the epoch began; what was acknowledged from disk before
-        // that counts.
+        // What is asked may have changed since the epoch began; what was acknowledged from disk
+        // before that counts.
         let (spec, begun) = (&record.spec, &running.assignment.spec);
         let disk = [spec.durable, begun.durable].contains(&Durability::Disk);
         for member in &record.holders {
