@@ -10,6 +10,7 @@
 mod catalog;
 mod checkpoint;
 mod node;
+mod raft;
 mod streams;
 mod text;
 
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("catalog", catalog::commands),
     ("snapshot", catalog::snapshot),
     ("records", catalog::records),
+    ("raft", raft::raft),
     ("holder", checkpoint::holder),
     ("shipper", checkpoint::shipper),
     ("parts", checkpoint::parts),
@@ -40,8 +42,14 @@ pub const TARGETS: &[(&str, Target)] = &[
 
 /// Inputs to begin with: a target's name, and one input.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let rooms =
-        [catalog::seeds(), checkpoint::seeds(), node::seeds(), streams::seeds(), text::seeds()];
+    let rooms = [
+        catalog::seeds(),
+        checkpoint::seeds(),
+        node::seeds(),
+        raft::seeds(),
+        streams::seeds(),
+        text::seeds(),
+    ];
     rooms.into_iter().flatten().collect()
 }
 

@@ -55,7 +55,13 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut messages = vec![ControlMessage::Move { service, epoch, to: Some(node(2)) }];
     // What real cores say.
     let mut reach = reach::Reach::new(member(2));
-    reach.handle(moment(0), reach::Input::Members([node(1), node(2), node(3)].into()));
+    reach.handle(
+        moment(0),
+        reach::Input::Members {
+            members: [node(1), node(2), node(3)].into(),
+            removed: Default::default(),
+        },
+    );
     let (peer, incarnation, cost) = (node(1), Incarnation(1), Span::millis(1));
     reach.handle(moment(0), reach::Input::LinkUp { peer, incarnation, cost });
     reach.handle(moment(1), reach::Input::Facts { bytes: vec![1; 40], urgent: true });
