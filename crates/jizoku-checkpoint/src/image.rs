@@ -35,7 +35,7 @@ use jizoku_types::limits::STATE_MAX;
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Diff, DiffBuilder};
-pub use part::{Assembler, CUT_MIN, Cuts, PARTS_MAX, Part, PartError, RAW_MAX};
+pub use part::{Assembler, CUT_MIN, Cuts, Encoder, PARTS_MAX, Part, PartError, RAW_MAX};
 pub use survey::{
     BLOCKS_PER_QUESTION, Found, Lie, NODES_PER_QUESTION, Question, SpaceOutline, Survey,
 };
@@ -247,9 +247,7 @@ impl Image {
                 }
                 diff::Change::Changed { kept, len, writes } => {
                     let space = self.spaces.entry(name.clone()).or_insert_with(Space::empty);
-                    space.resize(space.len().min(*kept));
-                    space.resize(*len);
-                    space.write(writes);
+                    space.change(*kept, *len, writes);
                 }
             }
         }

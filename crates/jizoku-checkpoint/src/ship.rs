@@ -32,7 +32,7 @@ use jizoku_types::{ByteCount, Channel, CheckpointId, Epoch, Instant, Member, Nod
 
 use crate::chain::{NONE, Point};
 use crate::fault::{Fault, Planted};
-use crate::image::{CUT_MIN, Diff, Image};
+use crate::image::{CUT_MIN, Diff, Encoder, Image};
 use crate::message::{Answer, Ask, FromHolder, Terms, ToHolder, Why};
 use follower::{Comparison, Follower, Parcel, Role, Stage, Transfer};
 
@@ -218,6 +218,7 @@ pub struct Shipper {
     commit_due: Option<Instant>,
     last_number: u64,
     stats: Stats,
+    encoder: Encoder,
     outputs: VecDeque<Output>,
     planted: Planted,
 }
@@ -241,6 +242,7 @@ impl Shipper {
             commit_due: None,
             last_number: 0,
             stats: Stats::default(),
+            encoder: Encoder::default(),
             outputs: VecDeque::new(),
             planted: Planted::default(),
         }
@@ -375,9 +377,9 @@ impl Shipper {
         self.stats.captured += 1;
         self.stats.last_raw = diff.raw_bytes();
         self.stats.raw += diff.raw_bytes();
-        let parcel = Arc::new(Parcel::new(diff, self.part_max, EAGER_PARTS_MAX));
+        let parcel = Parcel::eager(diff, self.part_max, EAGER_PARTS_MAX, &mut self.encoder);
         self.stats.last_encoded = parcel.encoded_bytes();
-        self.flight = Some(Flight { parcel, base });
+        self.flight = Some(Flight { parcel: Arc::new(parcel), base });
         self.commit_due = None;
         let members: Vec<Member> = self.followers.keys().copied().collect();
         for member in members {
@@ -581,7 +583,7 @@ impl Shipper {
         base: CheckpointId,
         target: Point,
     ) {
-        let parcel = Arc::new(Parcel::new(diff, self.part_max, 0));
+        let parcel = Arc::new(Parcel::new(diff, self.part_max));
         self.start(now, member, Channel::Bulk, parcel, base, target);
     }
 

@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use jizoku_types::limits::{BLOCK, PART_MAX, STATE_MAX};
+use lz4_flex::block::{CompressTable, compress_into, compress_into_with_table};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::diff::{Change, Diff};
@@ -178,27 +179,32 @@ impl Diff {
     /// # Panics
     /// If there is no such part, or the cuts are another diff's.
     pub fn encode_part(&self, cuts: &Cuts, index: u32) -> Part {
+        Encoder::default().encode(self, cuts, index)
+    }
+
+    /// Puts the records of the part `index` into `raw`.
+    fn put_part(&self, raw: &mut Vec<u8>, cuts: &Cuts, index: u32) {
         let (mut at, mut write) = cuts.0[index as usize];
         let end = cuts.0.get(index as usize + 1).copied().unwrap_or((self.changes().len(), 0));
         let blocks = self.raw_bytes().0 / BLOCK as u64;
         let likely = (blocks as usize).saturating_mul(WRITTEN_RECORD).saturating_add(256);
-        let mut raw = Vec::with_capacity(likely.min(RAW_MAX));
+        raw.reserve(likely.min(RAW_MAX));
         while (at, write) < end {
             let (name, change) = &self.changes()[at];
-            put_change(&mut raw, name, change);
+            put_change(raw, name, change);
             if let Change::Changed { writes, .. } = change {
                 let until = if at == end.0 { end.1 } else { writes.len() };
-                writes[write..until].iter().for_each(|write| put_write(&mut raw, write));
+                writes[write..until].iter().for_each(|write| put_write(raw, write));
             }
             (at, write) = (at + 1, 0);
         }
-        compress(&raw)
     }
 
     /// All parts at once, each as large as a part may be.
     pub fn encode(&self) -> Vec<Part> {
         let cuts = self.cut(PART_MAX);
-        (0..cuts.parts()).map(|index| self.encode_part(&cuts, index)).collect()
+        let mut encoder = Encoder::default();
+        (0..cuts.parts()).map(|index| encoder.encode(self, &cuts, index)).collect()
     }
 
     /// Reads all parts, in their order.
@@ -239,24 +245,57 @@ fn put_write(raw: &mut Vec<u8>, (index, block): &Write) {
     }
 }
 
-fn compress(raw: &[u8]) -> Part {
-    let mut bytes = vec![0; HEAD + lz4_flex::block::get_maximum_output_size(raw.len())];
-    let packed = lz4_flex::block::compress_into(raw, &mut bytes[HEAD..]);
-    let method = match packed {
-        Ok(len) if len < raw.len() => {
-            bytes.truncate(HEAD + len);
-            LZ4
+/// Makes parts, and keeps the room that this needs from one to the next: most checkpoints are
+/// small, and there are many.
+#[derive(Default)]
+pub struct Encoder {
+    raw: Vec<u8>,
+    packed: Vec<u8>,
+    table: CompressTable,
+}
+
+/// A part with so many bytes before compression leaves no room behind, and needs a larger table.
+const SMALL_MAX: usize = u16::MAX as usize;
+
+impl Encoder {
+    /// As [`Diff::encode_part`], with the same result.
+    ///
+    /// # Panics
+    /// If there is no such part, or the cuts are another diff's.
+    pub fn encode(&mut self, diff: &Diff, cuts: &Cuts, index: u32) -> Part {
+        let mut raw = core::mem::take(&mut self.raw);
+        raw.clear();
+        diff.put_part(&mut raw, cuts, index);
+        let part = self.compress(&raw);
+        if raw.capacity() <= SMALL_MAX {
+            self.raw = raw;
+        } else {
+            self.packed = Vec::new();
         }
-        _ => {
-            bytes.truncate(HEAD);
-            bytes.extend_from_slice(raw);
-            RAW
+        part
+    }
+
+    fn compress(&mut self, raw: &[u8]) -> Part {
+        let max = HEAD + lz4_flex::block::get_maximum_output_size(raw.len());
+        if self.packed.len() < max {
+            self.packed.resize(max, 0);
         }
-    };
-    bytes[0] = VERSION;
-    bytes[1] = method;
-    bytes[2..HEAD].copy_from_slice(&(raw.len() as u32).to_le_bytes());
-    Part::new(bytes)
+        let packed = &mut self.packed[HEAD..];
+        let packed = if raw.len() < SMALL_MAX {
+            compress_into_with_table(raw, packed, &mut self.table)
+        } else {
+            compress_into(raw, packed)
+        };
+        let (method, body) = match packed {
+            Ok(len) if len < raw.len() => (LZ4, &self.packed[HEAD..HEAD + len]),
+            _ => (RAW, raw),
+        };
+        let mut bytes = Vec::with_capacity(HEAD + body.len());
+        bytes.extend_from_slice(&[VERSION, method]);
+        bytes.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(body);
+        Part::new(bytes)
+    }
 }
 
 fn decompress(part: &Part) -> Result<Vec<u8>, PartError> {

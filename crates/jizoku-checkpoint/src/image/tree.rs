@@ -336,6 +336,25 @@ impl Space {
 
     /// Gives it another length: what is cut off is gone, what is added is zero.
     pub(super) fn resize(&mut self, len: u64) {
+        self.change(len, len, &[]);
+    }
+
+    /// Cuts off what lies beyond `kept`, gives it `len` bytes, and puts blocks in place. Their
+    /// indices ascend, and lie within the length.
+    pub(super) fn change(&mut self, kept: u64, len: u64, writes: &[Write]) {
+        let before = (self.len, self.tree_digest);
+        self.reshape(self.len.min(kept), writes);
+        self.reshape(len, writes);
+        if !writes.is_empty() {
+            write(&mut self.tree, &mut self.tree_digest, levels(self.len), writes);
+        }
+        if before != (self.len, self.tree_digest) {
+            self.root = space_root(self.len, self.tree_digest);
+        }
+    }
+
+    /// Another length, but for the root. `writes` are to follow.
+    fn reshape(&mut self, len: u64, writes: &[Write]) {
         assert!(len <= STATE_MAX.0, "checked by the caller");
         if len == self.len {
             return;
@@ -343,7 +362,7 @@ impl Space {
         let (old, new) = (levels(self.len), levels(len));
         if len < self.len {
             truncate(&mut self.tree, &mut self.tree_digest, old, block_count(len));
-            self.cut_tail(len);
+            self.cut_tail(len, writes);
         }
         for level in old..new {
             wrap(&mut self.tree, &mut self.tree_digest, level + 1);
@@ -352,29 +371,20 @@ impl Space {
             unwrap(&mut self.tree, &mut self.tree_digest, level);
         }
         self.len = len;
-        self.root = space_root(len, self.tree_digest);
     }
 
-    /// Zeroes the bytes of the block that `len` ends in, from `len` on.
-    fn cut_tail(&mut self, len: u64) {
+    /// Zeroes the bytes of the block that `len` ends in, from `len` on, unless the whole block is
+    /// to be written anyway.
+    fn cut_tail(&mut self, len: u64, writes: &[Write]) {
         let within = (len % BLOCK as u64) as usize;
         let index = (len / BLOCK as u64) as u32;
-        if within == 0 {
+        if within == 0 || writes.binary_search_by_key(&index, |(at, _)| *at).is_ok() {
             return;
         }
         if let Some(block) = self.block(index) {
             let cut = Block::new(&block.bytes[..within]);
             write(&mut self.tree, &mut self.tree_digest, levels(self.len), &[(index, cut)]);
         }
-    }
-
-    /// Puts blocks in place. Their indices ascend, and lie within the length.
-    pub(super) fn write(&mut self, writes: &[Write]) {
-        if writes.is_empty() {
-            return;
-        }
-        write(&mut self.tree, &mut self.tree_digest, levels(self.len), writes);
-        self.root = space_root(self.len, self.tree_digest);
     }
 
     /// What `newer`, of the same length, has at each block that differs.

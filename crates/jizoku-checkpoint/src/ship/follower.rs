@@ -15,7 +15,7 @@ use jizoku_types::{ByteCount, Channel, CheckpointId, Instant, Span};
 
 use super::{Failure, RESEND_FIRST, RESEND_MAX, SILENT_MAX, WINDOW};
 use crate::chain::{NONE, Point};
-use crate::image::{Cuts, Diff, Digest, Lie, Part, Question, SpaceName, Survey};
+use crate::image::{Cuts, Diff, Digest, Encoder, Lie, Part, Question, SpaceName, Survey};
 use crate::message::{Answer, Ask, Ship};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +130,25 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    /// Encodes it at once if it has at most `eager_max` parts.
-    pub(super) fn new(diff: Diff, part_max: usize, eager_max: u32) -> Parcel {
+    /// One whose parts are made when they are sent.
+    pub(super) fn new(diff: Diff, part_max: usize) -> Parcel {
         let cuts = diff.cut(part_max);
-        let eager = if cuts.parts() <= eager_max { cuts.parts() } else { 0 };
-        let encoded = (0..eager).map(|index| diff.encode_part(&cuts, index)).collect();
-        Parcel { diff, cuts, encoded }
+        Parcel { diff, cuts, encoded: Vec::new() }
+    }
+
+    /// One that is encoded at once if it has at most `eager_max` parts.
+    pub(super) fn eager(
+        diff: Diff,
+        part_max: usize,
+        eager_max: u32,
+        encoder: &mut Encoder,
+    ) -> Parcel {
+        let mut parcel = Parcel::new(diff, part_max);
+        if parcel.parts() <= eager_max {
+            let Parcel { diff, cuts, encoded } = &mut parcel;
+            encoded.extend((0..cuts.parts()).map(|index| encoder.encode(diff, cuts, index)));
+        }
+        parcel
     }
 
     pub(super) fn parts(&self) -> u32 {
