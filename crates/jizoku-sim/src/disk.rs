@@ -122,7 +122,8 @@ impl Disk {
         };
         let line = record.line();
         let mut tokens = Vec::new();
-        for (one, record) in std::mem::take(&mut self.lines_waiting) {
+        let rest = VecDeque::with_capacity(self.lines_waiting.len());
+        for (one, record) in std::mem::replace(&mut self.lines_waiting, rest) {
             if record.line() == line && one <= token {
                 tokens.push(one);
                 self.keep(record);

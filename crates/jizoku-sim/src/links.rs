@@ -4,11 +4,9 @@
 //!
 //! Invariant: a frame belongs to the session in which it was sent, and dies with it.
 
-use std::collections::BTreeMap;
-
 use jizoku_types::NodeId;
 
-use crate::net::HostId;
+use crate::net::{HostId, Ways};
 
 /// A link between two machines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,18 +27,19 @@ pub struct Link {
 /// All links.
 #[derive(Debug, Default)]
 pub struct Links {
-    links: BTreeMap<(HostId, HostId), Link>,
+    /// From the machine with the lower number to the one with the higher.
+    links: Ways<Link>,
 }
 
 impl Links {
     /// The link of two machines.
     pub fn get(&self, a: HostId, b: HostId) -> Link {
-        self.links.get(&pair(a, b)).copied().unwrap_or_default()
+        self.links.get(a.min(b), a.max(b))
     }
 
     /// The link of two machines.
     pub fn get_mut(&mut self, a: HostId, b: HostId) -> &mut Link {
-        self.links.entry(pair(a, b)).or_default()
+        self.links.get_mut(a.min(b), a.max(b))
     }
 
     /// Whether `a` thinks that its link to `b` is up.
@@ -52,8 +51,4 @@ impl Links {
 /// Which end of the link to `b` is `a`'s.
 pub fn end(a: HostId, b: HostId) -> usize {
     usize::from(a > b)
-}
-
-fn pair(a: HostId, b: HostId) -> (HostId, HostId) {
-    (a.min(b), a.max(b))
 }

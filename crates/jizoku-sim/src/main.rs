@@ -2,7 +2,8 @@
 //!
 //! - `--seed N`: this seed only; with `--trace` every event of interest is printed
 //! - `--seeds N`, `--from S`: so many seeds, from this one on
-//! - `--jobs J`: so many threads; by default as many as there are processors
+//! - `--jobs J`: so many threads, each with a seed of its own; by default as many as there are
+//!   processors. Results are printed in the order of the seeds.
 //! - `--minutes M`: simulated minutes of each run; by default 10
 //! - `--nodes N`: machines, instead of what the seed says
 //! - `--kinds a,b`: kinds of trouble, instead of all; `none` for none
@@ -11,6 +12,7 @@
 //! - `--bug N`: with this planted bug, by its place in the list
 //! - `--faults`: afterwards plants each proven bug in turn, and fails if one is not found
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,11 +177,33 @@ fn run(seed: u64, options: &Options, bug: Option<Bug>) -> Result<Verdict, String
     })
 }
 
-/// Runs all seeds. Gives whether none failed.
+/// Results that came before those of earlier seeds, and the sum of all that were printed.
+struct Results {
+    next: u64,
+    early: BTreeMap<u64, Result<Verdict, String>>,
+    failed: u64,
+    hours: f64,
+}
+
+impl Results {
+    /// Takes a seed's result, and prints what can be printed in the order of the seeds.
+    fn take(&mut self, seed: u64, result: Result<Verdict, String>, options: &Options) {
+        self.early.insert(seed, result);
+        while let Some(result) = self.early.remove(&self.next) {
+            let (failed, hours) = report(self.next, &result, options);
+            self.failed += u64::from(failed);
+            self.hours += hours;
+            self.next += 1;
+        }
+    }
+}
+
+/// Runs all seeds, each on one thread. Gives whether none failed.
 fn campaign(options: &Options) -> bool {
     let began = Instant::now();
     let next = AtomicU64::new(options.from);
-    let total = Mutex::new((0u64, 0.0f64));
+    let results =
+        Mutex::new(Results { next: options.from, early: BTreeMap::new(), failed: 0, hours: 0.0 });
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {
             scope.spawn(|| {
@@ -188,15 +212,14 @@ fn campaign(options: &Options) -> bool {
                     if seed >= options.from + options.seeds {
                         return;
                     }
-                    let (failed, hours) = report(seed, &run(seed, options, options.bug), options);
-                    let mut total = total.lock().expect("no panic while locked");
-                    total.0 += u64::from(failed);
-                    total.1 += hours;
+                    let result = run(seed, options, options.bug);
+                    let mut results = results.lock().expect("no panic while locked");
+                    results.take(seed, result, options);
                 }
             });
         }
     });
-    let (failed, hours) = *total.lock().expect("no panic while locked");
+    let Results { failed, hours, .. } = results.into_inner().expect("no panic while locked");
     let took = began.elapsed().as_secs_f64();
     // A machine that is busy with other things makes a run longer, but hardly dearer.
     let busy = processor_seconds().unwrap_or(took * options.jobs as f64);

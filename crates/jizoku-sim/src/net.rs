@@ -7,7 +7,7 @@
 //!
 //! What it does not know: what frames mean; routes (the nodes relay by themselves).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jizoku_types::{Channel, Instant, Span};
 
@@ -60,6 +60,38 @@ impl Weather {
     };
 }
 
+/// Something for each direction between two machines. Each frame asks for some of it.
+#[derive(Debug)]
+pub struct Ways<T>(Vec<Vec<T>>);
+
+impl<T> Default for Ways<T> {
+    fn default() -> Ways<T> {
+        Ways(Vec::new())
+    }
+}
+
+impl<T: Copy + Default> Ways<T> {
+    /// What there is for this direction; if nothing was put there, what there is by default.
+    pub fn get(&self, from: HostId, to: HostId) -> T {
+        self.0.get(from).and_then(|row| row.get(to)).copied().unwrap_or_default()
+    }
+
+    /// The place for this direction.
+    pub fn get_mut(&mut self, from: HostId, to: HostId) -> &mut T {
+        if self.0.len() <= from {
+            self.0.resize_with(from + 1, Vec::new);
+        }
+        let row = &mut self.0[from];
+        if row.len() <= to {
+            row.resize(to + 1, T::default());
+        }
+        &mut row[to]
+    }
+}
+
+/// How many channels there are.
+const CHANNELS: usize = Channel::Bulk as usize + 1;
+
 /// All links.
 #[derive(Debug)]
 pub struct Net {
@@ -67,9 +99,10 @@ pub struct Net {
     /// Pairs that never have a link: others must relay.
     apart: BTreeSet<(HostId, HostId)>,
     /// What is usual between two machines.
-    climate: BTreeMap<(HostId, HostId), Weather>,
-    weather: BTreeMap<(HostId, HostId), Weather>,
-    last: BTreeMap<(HostId, HostId, Channel), Instant>,
+    climate: Ways<Option<Weather>>,
+    weather: Ways<Option<Weather>>,
+    /// When the last frame arrives that keeps its order, by channel.
+    last: Ways<[Instant; CHANNELS]>,
     rng: Rng,
 }
 
@@ -79,16 +112,16 @@ impl Net {
         Net {
             cut: BTreeSet::new(),
             apart: BTreeSet::new(),
-            climate: BTreeMap::new(),
-            weather: BTreeMap::new(),
-            last: BTreeMap::new(),
+            climate: Ways::default(),
+            weather: Ways::default(),
+            last: Ways::default(),
             rng,
         }
     }
 
     /// Sets what one direction is like when nothing is wrong.
     pub fn set_climate(&mut self, from: HostId, to: HostId, weather: Weather) {
-        self.climate.insert((from, to), weather);
+        *self.climate.get_mut(from, to) = Some(weather);
     }
 
     /// Two machines that never have a link.
@@ -114,12 +147,12 @@ impl Net {
     /// Lets everything through again, in clear weather.
     pub fn heal_all(&mut self) {
         self.cut.clear();
-        self.weather.clear();
+        self.weather = Ways::default();
     }
 
     /// Clear weather everywhere.
     pub fn clear_weather(&mut self) {
-        self.weather.clear();
+        self.weather = Ways::default();
     }
 
     /// Whether frames pass both ways.
@@ -134,7 +167,7 @@ impl Net {
 
     /// Sets the weather of one direction.
     pub fn set_weather(&mut self, from: HostId, to: HostId, weather: Weather) {
-        self.weather.insert((from, to), weather);
+        *self.weather.get_mut(from, to) = Some(weather);
     }
 
     /// When copies of a frame sent now arrive: none, one or two times.
@@ -151,14 +184,13 @@ impl Net {
         if !self.passes(from, to) {
             return Vec::new();
         }
-        let way = (from, to);
-        let weather = self.weather.get(&way).or_else(|| self.climate.get(&way));
-        let weather = weather.copied().unwrap_or(Weather::CLEAR);
+        let weather = self.weather.get(from, to).or_else(|| self.climate.get(from, to));
+        let weather = weather.unwrap_or(Weather::CLEAR);
         if self.rng.permille(weather.lost) {
             return Vec::new();
         }
         let mut at = now + self.rng.span(weather.latency, weather.latency + weather.jitter);
-        let last = self.last.entry((from, to, channel)).or_default();
+        let last = &mut self.last.get_mut(from, to)[channel as usize];
         if !self.rng.permille(weather.overtaking) {
             at = at.max(*last + Span::nanos(1));
             *last = at;
