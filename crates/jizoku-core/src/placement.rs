@@ -20,6 +20,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::cmp::Reverse;
 
 use jizoku_types::limits::{HOLDERS_MAX, VOTERS_MAX};
@@ -73,34 +74,47 @@ pub struct Wish<'a> {
 /// should be among the candidates, so that its own zone and rack count as used.
 pub fn choose_holders(wish: &Wish<'_>, candidates: &[HolderCandidate]) -> Vec<Member> {
     let held: BTreeSet<NodeId> = wish.current.iter().map(|member| member.node).collect();
-    let mut open: BTreeMap<NodeId, &HolderCandidate> = BTreeMap::new();
+    let mut open: BTreeMap<NodeId, Open<'_>> = BTreeMap::new();
     let mut used = Spread::default();
     for one in candidates {
         let node = one.member.node;
+        let holds = held.contains(&node);
+        let place = Spread::place(&one.labels);
         if node == wish.active {
-            used.add(&one.labels);
-        } else if may_hold(wish, one, held.contains(&node)) {
-            open.insert(node, one);
+            used.add(place);
+        } else if may_hold(wish, one, holds) {
+            let load = if holds { 0 } else { one.load };
+            let tie = OnceCell::new();
+            open.insert(node, Open { member: one.member, place, new: !holds, load, tie });
         }
     }
     let mut chosen = Vec::new();
     while chosen.len() < usize::from(wish.spec.copies).min(HOLDERS_MAX) {
-        let rank = |one: &HolderCandidate| {
-            let new = !held.contains(&one.member.node);
-            (used.of(&one.labels), new, if new { one.load } else { 0 })
-        };
-        let tie = |one: &HolderCandidate| {
+        let rank = |one: &Open<'_>| (used.of(one.place), one.new, one.load);
+        let tie = |one: &Open<'_>| {
             let node = one.member.node;
-            (tie_break(wish.service, node), node)
+            (*one.tie.get_or_init(|| tie_break(wish.service, node)), node)
         };
         let best =
             open.values().min_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| tie(a).cmp(&tie(b))));
-        let Some(best) = best.copied() else { break };
-        open.remove(&best.member.node);
-        used.add(&best.labels);
-        chosen.push(best.member);
+        let Some((place, member)) = best.map(|best| (best.place, best.member)) else { break };
+        open.remove(&member.node);
+        used.add(place);
+        chosen.push(member);
     }
     chosen
+}
+
+/// A candidate that may hold.
+struct Open<'a> {
+    member: Member,
+    place: Place<'a>,
+    /// It doesn't hold yet.
+    new: bool,
+    /// What it holds already; of no account if it is not new.
+    load: u32,
+    /// Made when it is asked for: a hash costs more than all the rest.
+    tie: OnceCell<[u8; 8]>,
 }
 
 fn may_hold(wish: &Wish<'_>, one: &HolderCandidate, holds: bool) -> bool {
@@ -122,24 +136,25 @@ fn may_hold(wish: &Wish<'_>, one: &HolderCandidate, holds: bool) -> bool {
 #[derive(Default)]
 struct Spread<'a> {
     zones: BTreeMap<&'a str, u32>,
-    racks: BTreeMap<(&'a str, &'a str), u32>,
+    racks: BTreeMap<Place<'a>, u32>,
 }
 
+/// Zone and rack.
+type Place<'a> = (&'a str, &'a str);
+
 impl<'a> Spread<'a> {
-    fn place(labels: &'a BTreeMap<String, String>) -> (&'a str, &'a str) {
+    fn place(labels: &'a BTreeMap<String, String>) -> Place<'a> {
         let label = |name| labels.get(name).map_or("", String::as_str);
         (label("zone"), label("rack"))
     }
 
-    fn add(&mut self, labels: &'a BTreeMap<String, String>) {
-        let place = Spread::place(labels);
+    fn add(&mut self, place: Place<'a>) {
         *self.zones.entry(place.0).or_default() += 1;
         *self.racks.entry(place).or_default() += 1;
     }
 
     /// Uses of the zone, then of the rack.
-    fn of(&self, labels: &'a BTreeMap<String, String>) -> (u32, u32) {
-        let place = Spread::place(labels);
+    fn of(&self, place: Place<'a>) -> (u32, u32) {
         let zone = self.zones.get(place.0).copied().unwrap_or(0);
         (zone, self.racks.get(&place).copied().unwrap_or(0))
     }
@@ -199,11 +214,12 @@ pub fn choose_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>) -> 
     let (voting, waiting): (Vec<&VoterCandidate>, Vec<&VoterCandidate>) =
         known.values().copied().partition(|one| current.contains(&one.node));
     let mut used = Spread::default();
-    voting.iter().filter(|one| !one.is_dead()).for_each(|one| used.add(&one.labels));
+    voting.iter().filter(|one| !one.is_dead()).for_each(|one| used.add(Spread::place(&one.labels)));
+    let crowd = |one: &VoterCandidate| used.of(Spread::place(&one.labels)).0;
     let spare = waiting
         .iter()
         .filter(|one| one.alive)
-        .min_by_key(|one| (used.of(&one.labels).0, one.draining, Reverse(one.since), one.node));
+        .min_by_key(|one| (crowd(one), one.draining, Reverse(one.since), one.node));
     let mut next = current.clone();
     let strangers = current.iter().find(|node| !known.contains_key(node));
     let work_without = voting.iter().any(|one| one.alive);
@@ -213,8 +229,7 @@ pub fn choose_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>) -> 
     }
     if voting.len() > wanted {
         let worst = voting.iter().max_by_key(|one| {
-            let crowd = used.of(&one.labels).0;
-            (one.is_dead(), !one.alive, crowd, one.draining, Reverse(one.since), one.node)
+            (one.is_dead(), !one.alive, crowd(one), one.draining, Reverse(one.since), one.node)
         });
         if let Some(worst) = worst {
             next.remove(&worst.node);
@@ -225,7 +240,7 @@ pub fn choose_voters(members: &[VoterCandidate], current: &BTreeSet<NodeId>) -> 
         let missing = voting.len() < wanted || voting.iter().any(|one| one.is_dead());
         // Moved for a better spread only when all is well, and only if two zones get nearer.
         let calm = voting.iter().all(|one| one.alive) && spare.since >= DEAD_FOR;
-        let uneven = used.of(&spare.labels).0 + 2 <= used.most_used_zone();
+        let uneven = crowd(spare) + 2 <= used.most_used_zone();
         if missing || (calm && uneven) {
             next.insert(spare.node);
         }

@@ -347,6 +347,8 @@ pub struct Node {
     /// Something changed that duties depend on.
     dirty: bool,
     duty_at: Instant,
+    /// When time is to be given next: it is asked for far more often than it changes.
+    due: Instant,
     /// This node's own timers run late, as whoever owns them says.
     late: bool,
     /// Before that it judges nobody: it was paused itself.
@@ -359,7 +361,7 @@ impl Node {
     /// A node that has just started, with an empty catalog: the log brings it.
     pub fn new(now: Instant, config: Config) -> Node {
         let me = member(&config);
-        Node {
+        let mut node = Node {
             now,
             catalog: Catalog::new(),
             catalog_version: 1,
@@ -384,12 +386,15 @@ impl Node {
             unreachable_since: BTreeMap::new(),
             dirty: true,
             duty_at: now + DUTY_EVERY,
+            due: now,
             late: false,
             judges_at: now,
             planted: Planted::default(),
             outputs: VecDeque::new(),
             config,
-        }
+        };
+        node.due = node.next_due();
+        node
     }
 
     /// Plants a mistake. Right after making it.
@@ -448,7 +453,7 @@ impl Node {
             }
             Input::Control { from, message } => self.control(from, message),
             Input::Runner { service, epoch, report } => self.reported(service, epoch, report),
-            Input::Load(load) => self.facts.load = load,
+            Input::Load(load) => self.facts.set_load(load),
             Input::Compiled(modules) => {
                 self.facts.compiled = Some(modules);
                 self.dirty = true;
@@ -470,6 +475,7 @@ impl Node {
             Input::Tick => {}
         }
         self.settle();
+        self.due = self.next_due();
     }
 
     /// The next effect.
@@ -479,6 +485,10 @@ impl Node {
 
     /// When to call with [`Input::Tick`].
     pub fn deadline(&self) -> Option<Instant> {
+        Some(self.due)
+    }
+
+    fn next_due(&self) -> Instant {
         let cores = [
             self.reach.deadline(),
             self.owner.deadline(),
@@ -486,7 +496,7 @@ impl Node {
             self.attempts.deadline(),
             self.watch.deadline(),
         ];
-        cores.into_iter().flatten().chain([self.duty_at]).min()
+        cores.into_iter().flatten().fold(self.duty_at, Instant::min)
     }
 
     /// Whether this node may call another one dead: it is not itself late.

@@ -17,6 +17,7 @@ use jizoku_types::{
 };
 
 use super::requests::Purpose;
+use super::sets::Wished;
 use super::{Node, Order, Output};
 use crate::fault::Fault;
 use crate::runner::{Assignment, CheckpointStatus, Holders, Phase, Report};
@@ -54,6 +55,7 @@ pub(super) struct Local {
     pub(super) failed: BTreeMap<Member, Instant>,
     /// What shall come after this Runner.
     pub(super) next: Option<Next>,
+    pub(super) wished: Option<Wished>,
 }
 
 /// Who may become a holder by a proposal whose fate isn't known: until it is, they acknowledge too.
@@ -176,6 +178,7 @@ impl Node {
                 promised: Promised::default(),
                 failed: BTreeMap::new(),
                 next: None,
+                wished: None,
             },
         );
         self.facts.urgent = true;

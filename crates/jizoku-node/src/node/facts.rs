@@ -40,6 +40,12 @@ pub struct Load {
     pub disk_ok: bool,
 }
 
+impl Load {
+    fn has_disk_of(&self, other: &Load) -> bool {
+        (self.disk_free, self.disk_ok) == (other.disk_free, other.disk_ok)
+    }
+}
+
 impl Default for Load {
     fn default() -> Load {
         Load {
@@ -127,7 +133,9 @@ impl From<Phase> for PhaseFact {
 #[derive(Debug)]
 pub(super) struct Own {
     started: Instant,
-    pub(super) load: Load,
+    load: Load,
+    /// Grows when some node's disk is another, as far as placement looks at it.
+    disks: u64,
     /// The modules that are compiled here; none: nobody said, so all count as compiled.
     pub(super) compiled: Option<BTreeSet<[u8; 32]>>,
     /// Something changed that others should know at once.
@@ -163,6 +171,7 @@ impl Own {
         Own {
             started: now,
             load: Load::default(),
+            disks: 0,
             compiled: None,
             urgent: true,
             told_unprepared: BTreeSet::new(),
@@ -175,9 +184,28 @@ impl Own {
     pub(super) fn learned(&mut self, origin: Member, bytes: &[u8]) {
         // Facts that can't be read are those of a newer version: its node counts as silent.
         let Ok(facts) = decode::<NodeFacts>(bytes) else { return };
+        let before = self.others.get(&origin.node).map(|heard| &heard.facts.load);
+        self.disks += u64::from(before.is_none_or(|before| !facts.load.has_disk_of(before)));
         let heard = self.others.entry(origin.node);
         let heard = heard.or_insert_with(|| Heard { first: self.next, facts: facts.clone() });
         heard.facts = facts;
+    }
+
+    /// What this machine has to spare is this now.
+    pub(super) fn set_load(&mut self, load: Load) {
+        self.disks += u64::from(!load.has_disk_of(&self.load));
+        self.load = load;
+    }
+
+    /// As long as this number stays the same, so does what is known of all nodes' disks.
+    pub(super) fn disks(&self) -> u64 {
+        self.disks
+    }
+
+    /// The room on the fullest disk that is known.
+    pub(super) fn least_disk(&self) -> ByteCount {
+        let others = self.others.values().map(|heard| heard.facts.load.disk_free);
+        others.fold(self.load.disk_free, ByteCount::min)
     }
 
     /// What a node says of itself; of this node, what it would say.

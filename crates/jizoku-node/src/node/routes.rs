@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use jizoku_core::catalog::{Command, Wanted};
+use jizoku_core::catalog::{Command, ServiceRecord, Wanted};
 use jizoku_core::{reach, watch};
 use jizoku_types::spec::{OutputMode, PortSpec};
 use jizoku_types::{Epoch, Member, NodeId, ServiceId};
@@ -96,36 +96,41 @@ impl Node {
     }
 
     fn service_routes(&mut self) {
-        let current: BTreeMap<ServiceId, Route> = self
+        let exists = |service: &&ServiceId| self.catalog.services().contains_key(service);
+        let gone: Vec<ServiceId> =
+            self.emitted.routes.keys().filter(|service| !exists(service)).copied().collect();
+        let changed: Vec<(ServiceId, Route)> = self
             .catalog
             .services()
             .iter()
-            .map(|(service, record)| {
-                let (active, epoch) = match self.followed(*service, record) {
-                    Some((opener, epoch)) => (Some(opener), epoch),
-                    None => (record.active, record.epoch),
-                };
-                let route = Route {
-                    ports: record.spec.ports.clone(),
-                    held: record.spec.output == OutputMode::Held,
-                    active,
-                    epoch,
-                    wanted: record.wanted == Wanted::Running,
-                };
-                (*service, route)
-            })
+            .filter_map(|(service, record)| Some((*service, self.new_route(*service, record)?)))
             .collect();
-        let before = core::mem::take(&mut self.emitted.routes);
-        for service in before.keys().filter(|service| !current.contains_key(service)) {
-            self.outputs.push_back(Output::Route { service: *service, route: None });
+        for service in gone {
+            self.emitted.routes.remove(&service);
+            self.outputs.push_back(Output::Route { service, route: None });
         }
-        for (service, route) in &current {
-            if before.get(service) != Some(route) {
-                let route = Some(route.clone());
-                self.outputs.push_back(Output::Route { service: *service, route });
-            }
+        for (service, route) in changed {
+            self.emitted.routes.insert(service, route.clone());
+            self.outputs.push_back(Output::Route { service, route: Some(route) });
         }
-        self.emitted.routes = current;
+    }
+
+    /// Where a service's connections go now, if that is not what was emitted.
+    fn new_route(&self, service: ServiceId, record: &ServiceRecord) -> Option<Route> {
+        let (active, epoch) = match self.followed(service, record) {
+            Some((opener, epoch)) => (Some(opener), epoch),
+            None => (record.active, record.epoch),
+        };
+        let held = record.spec.output == OutputMode::Held;
+        let wanted = record.wanted == Wanted::Running;
+        let before = self.emitted.routes.get(&service);
+        let same = before.is_some_and(|before| {
+            let Route { ports, held: held_before, active: active_before, .. } = before;
+            (*held_before, *active_before) == (held, active)
+                && (before.epoch, before.wanted) == (epoch, wanted)
+                && *ports == record.spec.ports
+        });
+        (!same).then(|| Route { ports: record.spec.ports.clone(), held, active, epoch, wanted })
     }
 
     fn watch_duties(&mut self) {

@@ -15,15 +15,34 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use jizoku_core::catalog::{Command, ServiceRecord};
+use jizoku_core::catalog::Command;
 use jizoku_core::placement::{self, HolderCandidate, Wish};
 use jizoku_types::{BranchId, ByteCount, Event, Member, ServiceId};
 
-use super::assign::{Next, Promised};
+use super::assign::{Local, Next, Promised};
 use super::requests::Purpose;
 use super::{Node, Order, Output};
 use crate::fault::Fault;
 use crate::runner::{Asked, Holders, Phase};
+
+/// Who should hold, and from what that was told: as long as all of this is the same, so is the
+/// answer. Duties ask often, and things change seldom.
+#[derive(Debug)]
+pub(super) struct Wished {
+    basis: Basis,
+    wanted: BTreeSet<Member>,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+struct Basis {
+    catalog: u64,
+    link_states: u64,
+    disks: u64,
+    /// None: there is room for it on all disks, so that its size is of no account.
+    size: Option<ByteCount>,
+    current: BTreeSet<Member>,
+    failed: BTreeSet<Member>,
+}
 
 impl Node {
     /// Recruits holders and proposes sets for each service that is active here.
@@ -53,7 +72,7 @@ impl Node {
             return;
         }
         let Some(holders) = self.holders_of(service) else { return };
-        let mut wanted = self.wanted_holders(service, record);
+        let mut wanted = self.wanted_holders(service);
         if self.is_leaving(service) {
             // What runs here is the newest state, and the branch shall go on from it.
             wanted.insert(self.me());
@@ -87,30 +106,56 @@ impl Node {
     }
 
     /// Who should hold: by placement, and the target of a move.
-    fn wanted_holders(&self, service: ServiceId, record: &ServiceRecord) -> BTreeSet<Member> {
-        let candidates = self.holder_candidates(service);
-        let holders = self.holders_of(service).unwrap_or_default();
-        let wish = Wish {
-            service,
-            spec: &record.spec,
-            active: self.me().node,
-            size: self.local.get(&service).map_or(ByteCount(0), |local| local.last.size),
-            current: &holders.members,
-        };
-        let mut wanted: BTreeSet<Member> =
-            placement::choose_holders(&wish, &candidates).into_iter().collect();
+    fn wanted_holders(&mut self, service: ServiceId) -> BTreeSet<Member> {
+        let mut wanted = self.placed_holders(service);
         if let Some(Next::Move { to, .. }) = self.local.get(&service).and_then(|local| local.next) {
             wanted.extend(self.successor(service, to, true));
         }
         wanted
     }
 
-    fn holder_candidates(&self, service: ServiceId) -> Vec<HolderCandidate> {
-        let failed = self.local.get(&service).map(|local| &local.failed);
+    /// Who should hold by placement, chosen anew only when something changed.
+    fn placed_holders(&mut self, service: ServiceId) -> BTreeSet<Member> {
+        let current = self.holders_of(service).unwrap_or_default().members;
+        let Some(local) = self.local.get(&service) else { return BTreeSet::new() };
+        let size = local.last.size;
+        let basis = Basis {
+            catalog: self.catalog_version,
+            link_states: self.reach.version(),
+            disks: self.facts.disks(),
+            size: Some(size).filter(|size| *size > self.facts.least_disk()),
+            current,
+            failed: local.failed.keys().copied().collect(),
+        };
+        if let Some(wished) = local.wished.as_ref().filter(|wished| wished.basis == basis) {
+            debug_assert_eq!(wished.wanted, self.choose_holders(service, &basis));
+            return wished.wanted.clone();
+        }
+        let wanted = self.choose_holders(service, &basis);
+        if let Some(local) = self.local.get_mut(&service) {
+            local.wished = Some(Wished { basis, wanted: wanted.clone() });
+        }
+        wanted
+    }
+
+    fn choose_holders(&self, service: ServiceId, basis: &Basis) -> BTreeSet<Member> {
+        let Some(record) = self.catalog.service(service) else { return BTreeSet::new() };
+        let wish = Wish {
+            service,
+            spec: &record.spec,
+            active: self.me().node,
+            size: self.local.get(&service).map_or(ByteCount(0), |local| local.last.size),
+            current: &basis.current,
+        };
+        let candidates = self.holder_candidates(&basis.failed);
+        placement::choose_holders(&wish, &candidates).into_iter().collect()
+    }
+
+    fn holder_candidates(&self, failed: &BTreeSet<Member>) -> Vec<HolderCandidate> {
         let candidate = |member: Member| {
             let known = self.catalog.member(&member.node)?;
             let told = self.facts.load_of(member.node, self.me().node, self.now);
-            let failed = failed.is_some_and(|failed| failed.contains_key(&member));
+            let failed = failed.contains(&member);
             let load = self.catalog.held_on(member.node).count();
             Some(HolderCandidate {
                 member,
@@ -127,7 +172,6 @@ impl Node {
     }
 
     fn propose_set(&mut self, service: ServiceId) {
-        let Some(record) = self.catalog.service(service) else { return };
         let Some(local) = self.local.get(&service) else { return };
         let busy = self.is_under_way(&Purpose::SetHolders(service));
         if busy || local.phase < Phase::Starting || local.phase == Phase::Ended {
@@ -135,7 +179,10 @@ impl Node {
         }
         let me = self.me();
         let Some(now) = self.holders_of(service) else { return };
-        let holders = self.next_set(service, record, &now.members);
+        let wanted = self.wanted_holders(service);
+        let Some(record) = self.catalog.service(service) else { return };
+        let Some(local) = self.local.get(&service) else { return };
+        let holders = self.next_set(local, wanted, &now.members);
         let may_be_empty = record.spec.min_copies == 0 || !record.born;
         // What was committed under this epoch, all of the set has in this line.
         let went_on = record.fork.is_some() && local.last.id.epoch == record.epoch.counter;
@@ -178,12 +225,11 @@ impl Node {
     /// while some of the wanted ones aren't there yet.
     fn next_set(
         &self,
-        service: ServiceId,
-        record: &ServiceRecord,
+        local: &Local,
+        wanted: BTreeSet<Member>,
         now: &BTreeSet<Member>,
     ) -> BTreeSet<Member> {
         let me = self.me();
-        let Some(local) = self.local.get(&service) else { return now.clone() };
         let there = |member: &Member| {
             self.catalog.is_current(member)
                 && self.reach.reaches(member.node)
@@ -198,7 +244,6 @@ impl Node {
         } else if now.contains(&me) {
             set.insert(me);
         }
-        let wanted = self.wanted_holders(service, record);
         if wanted.is_subset(&set) && !wanted.is_empty() {
             set = wanted;
         }
