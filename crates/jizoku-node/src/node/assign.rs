@@ -270,7 +270,8 @@ impl Node {
         let crashes = self.crashes.get(&service).cloned().unwrap_or_default();
         let Some(local) = self.local.get(&service) else { return };
         let (epoch, next) = (local.epoch, local.next);
-        if crashes.retry_at > self.now || self.is_under_way(&Purpose::TakeOver(service)) {
+        let under_way = self.is_under_way(&Purpose::TakeOver(service));
+        if crashes.retry_at > self.now || under_way || !self.reaches_majority() {
             return;
         }
         if self.planted.has(Fault::RestartsInPlace) {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use jizoku_core::catalog::{Command, ServiceRecord, Wanted};
 use jizoku_core::succession::{self, Candidate, Vacancy};
 use jizoku_types::spec::PartitionPolicy;
-use jizoku_types::{ByteCount, Epoch, Event, Member, ServiceId, Span};
+use jizoku_types::{ByteCount, Epoch, Event, Member, NodeId, ServiceId, Span};
 
 use super::Node;
 use super::requests::Purpose;
@@ -20,7 +20,7 @@ impl Node {
         for service in services {
             let Some(record) = self.catalog.service(service) else { continue };
             let expect = record.epoch;
-            let able = self.leader.is_some() && self.may_judge();
+            let able = self.leader.is_some() && self.may_judge() && self.reaches_majority();
             let place = if able && self.is_vacant(service, record) {
                 self.ranked(service).iter().position(|member| *member == me)
             } else {
@@ -32,6 +32,14 @@ impl Node {
             };
             self.attempts.handle(self.now, input);
         }
+    }
+
+    /// Whether enough voters are in reach to decide something now. A takeover that is asked for
+    /// without them may take place when a cut is healed, after branches have gone on.
+    pub(super) fn reaches_majority(&self) -> bool {
+        let me = self.me().node;
+        let here = |node: &&NodeId| **node == me || self.reach.reaches(**node);
+        self.voters.iter().filter(here).count() * 2 > self.voters.len()
     }
 
     /// Nobody serves although somebody should. A living active node cares for itself, and so do

@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 
 use jizoku_core::catalog::Command;
 use jizoku_types::spec::{PartitionPolicy, ServiceSpec, SuccessionPolicy};
-use jizoku_types::{Epoch, Span};
+use jizoku_types::{Epoch, Event, Span};
 
 use super::super::Input;
-use super::world::{World, id, spec};
+use super::world::{World, id, nodes, spec};
 
 fn stop() -> ServiceSpec {
     ServiceSpec { partition: PartitionPolicy::Stop, ..spec() }
@@ -190,4 +190,14 @@ fn a_verdict_is_as_old_as_its_last_change() {
     world.crash(1);
     world.run(Span::secs(5));
     assert!(judged_at(&world) > before, "a new epoch begins without a verdict");
+}
+
+#[test]
+fn who_is_cut_off_asks_for_no_takeover_that_could_come_true_later() {
+    let mut world = World::serving(2, ServiceSpec { min_copies: 0, ..spec() });
+    // The other node is out of reach before this one knows that nobody leads.
+    world.split(&[nodes([1]), nodes([2])]);
+    world.run(Span::secs(1));
+    let asked = |event: &Event| matches!(event, Event::TakeoverProposed { .. });
+    assert_eq!(world.saw(2, asked), 0);
 }
