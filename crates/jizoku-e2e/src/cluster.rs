@@ -8,7 +8,7 @@
 //! left behind, and what all agents printed last is printed.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +27,8 @@ const AGENT_WITHIN: Duration = Duration::from_secs(30);
 /// How long a service may take until it is held: modules are compiled on all nodes at once, and
 /// they share one machine here.
 const HELD_WITHIN: Duration = Duration::from_secs(120);
+/// How long a gateway may take to open a port.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long an agent may take to end when it is told to.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// Lines of the timeline that are printed after a panic.
@@ -366,10 +368,21 @@ impl Cluster {
         self.run(node, &["--json", "apply", path.to_str().expect("paths of tests are text")])
     }
 
-    /// Applies the key-value server, and waits until it is held as it wants.
+    /// Applies the key-value server, and waits until it is held as it wants and published.
     pub fn apply_kv(&self, port: u16, state: &str) -> Value {
         self.must_apply(&kv(port, state));
+        self.wait_until_open(port);
         self.wait_until_held("kv", 2)
+    }
+
+    /// Waits until all running nodes publish a port.
+    pub fn wait_until_open(&self, port: u16) {
+        let running = (0..self.agents.len()).filter(|node| self.agents[*node].is_some());
+        for address in running.map(|node| self.address(node, port)) {
+            wait_for(&format!("a gateway that listens at {address}"), OPEN_WITHIN, || {
+                TcpStream::connect_timeout(&address, OPEN_WITHIN).ok()
+            });
+        }
     }
 
     /// Applies a manifest that must be taken.
@@ -389,17 +402,24 @@ impl Cluster {
         self.wait_until_held(service, 2);
     }
 
-    /// Waits until a service runs and has so many holders, all in the set and up to date.
+    /// Waits until a service runs and has so many holders, all in the set, up to date, and ready
+    /// to run it.
     pub fn wait_until_held(&self, service: &str, holders: usize) -> Value {
+        self.wait_until_held_as(self.living(), service, holders)
+    }
+
+    /// The same, as one node sees it.
+    pub fn wait_until_held_as(&self, seen_by: usize, service: &str, holders: usize) -> Value {
         let mut last = Value::Null;
         let within = HELD_WITHIN;
         let began = Instant::now();
         loop {
-            let status = self.service(self.living(), service);
+            let status = self.service(seen_by, service);
             let list = status["holders"].as_array().cloned().unwrap_or_default();
             let members = list.iter().filter(|one| one["state"] == "member").count();
             let elsewhere = list.iter().filter(|one| one["node"] != status["active"]).count();
-            let ready = members == list.len() && elsewhere == holders;
+            let prepared = list.iter().all(|one| one["prepared"] == true);
+            let ready = members == list.len() && elsewhere == holders && prepared;
             if ready && status["phase"] == "running" {
                 return status;
             }

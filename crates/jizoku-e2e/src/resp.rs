@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::wait_for;
+use crate::{LOOK_EVERY, wait_for};
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -22,7 +22,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects. A gateway that doesn't listen yet is waited for: it opens its ports when it has
+    /// heard of the service.
     ///
     /// # Errors
     /// Those of the socket.
@@ -30,12 +31,23 @@ impl Connection {
         Connection::open_for(address, ANSWER_WITHIN)
     }
 
-    /// Connects; each answer is waited for so long.
+    /// Connects; a gateway that listens, and each answer, is waited for so long.
     ///
     /// # Errors
     /// Those of the socket.
     pub fn open_for(address: SocketAddr, patience: Duration) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&address, patience)?;
+        let began = Instant::now();
+        let stream = loop {
+            match TcpStream::connect_timeout(&address, patience) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && began.elapsed() < patience =>
+                {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                connected => break connected?,
+            }
+        };
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;

@@ -1,5 +1,6 @@
-//! Who holds: too few of them, and one whose disk is full.
+//! Who holds: too few of them, one whose disk is full, and others elsewhere.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use jizoku_e2e::clients;
 use jizoku_e2e::cluster::{self, Cluster};
 use jizoku_e2e::resp::{Connection, Load};
 use jizoku_e2e::{turn, wait_for};
+use serde_json::Value;
 
 const PORT: u16 = 7000;
 const WITHIN: Duration = Duration::from_secs(30);
@@ -104,4 +106,43 @@ fn a_holder_whose_disk_is_full_is_replaced() {
     assert_eq!(cluster::epoch(&after), cluster::epoch(&before), "nobody had to take over");
     assert!(cluster.runs(full), "a node without room goes on");
     load.settle(cluster.address(full, PORT));
+}
+
+/// The nodes that hold a service's state.
+fn holders(cluster: &Cluster, status: &Value) -> BTreeSet<usize> {
+    let list = status["holders"].as_array().expect("a list");
+    list.iter().filter_map(|one| cluster.node(&one["node"])).collect()
+}
+
+#[test]
+fn copies_go_to_other_zones_and_never_to_a_witness() {
+    const ZONES: [&str; 4] = ["a", "a", "b", "c"];
+    let _turn = turn();
+    let mut cluster = Cluster::empty();
+    for zone in ZONES {
+        cluster.add(&["--label", &format!("zone={zone}")]);
+    }
+    let witness = cluster.add(&["--witness", "--label", "zone=d"]);
+    let before = cluster.apply_kv(PORT, "output = \"held\"");
+    let active = cluster.node(&before["active"]).expect("somebody is active");
+    let mut places = holders(&cluster, &before);
+    places.insert(active);
+    let zones: BTreeSet<&str> = places.iter().map(|node| ZONES[*node]).collect();
+    assert_eq!((places.len(), zones.len()), (3, 3), "{places:?} {before}");
+    let said = cluster.run(0, &["move", "kv", "--to", &cluster::name(witness)]);
+    assert!(!said.ok && said.err.contains("witness"), "{said:?}");
+    let mut connection = Connection::open(cluster.address(witness, PORT)).expect("a server");
+    assert_eq!(connection.call(&["INCR", "n"]).expect("an answer"), "1");
+
+    // The only node of a zone dies: a copy more in a zone that has one is better than none.
+    cluster.kill(2);
+    wait_for("holders without it", WITHIN, || {
+        let status = cluster.service(witness, "kv");
+        (status["phase"] == "running" && !holders(&cluster, &status).contains(&2)).then_some(())
+    });
+    let after = cluster.wait_until_held("kv", 2);
+    let mut places = holders(&cluster, &after);
+    places.extend(cluster.node(&after["active"]));
+    assert_eq!(places, BTreeSet::from([0, 1, 3]), "{after}");
+    assert_eq!(connection.call(&["INCR", "n"]).expect("an answer"), "2");
 }

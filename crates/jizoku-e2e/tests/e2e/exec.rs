@@ -12,6 +12,9 @@ pub(crate) const PORT: u16 = 8000;
 const NODES: usize = 3;
 /// A lease has to run out first, and an interpreter to start, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(30);
+/// How long the first new try waits, and the latest ones.
+const FIRST_WAIT_MS: u64 = 100;
+const LONGEST_WAIT_MS: u64 = 30_000;
 const PAGE: &str = "still here\n";
 
 /// A web server for a folder, on [`PORT`].
@@ -76,6 +79,17 @@ fn a_plain_process_is_started_again_and_a_failing_one_disturbs_nobody() {
         (failing["times"].as_u64()? >= 2).then_some(failing)
     });
     assert!(failing["reason"].as_str().is_some_and(|why| !why.is_empty()), "{failing}");
+    // It is tried again ever later, and says when.
+    wait_for("a wait that has doubled", WITHIN, || {
+        let status = cluster.service(1, "broken");
+        let next = status["failing"]["next_try_ms"].as_u64()?;
+        assert!(next <= LONGEST_WAIT_MS, "{status}");
+        (status["phase"] == "failing" && next > FIRST_WAIT_MS).then_some(())
+    });
+    wait_for("words for people", WITHIN, || {
+        let page = cluster.must(1, &["status"]);
+        (page.contains("failing, ended") && page.contains("tried again in")).then_some(())
+    });
     let pid = *processes(folder).first().expect("a process of the service");
     let epoch = cluster::epoch(&cluster.service(0, "web"));
     answers(&cluster, 0);

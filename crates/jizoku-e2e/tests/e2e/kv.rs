@@ -13,6 +13,8 @@ const PORT: u16 = 6379;
 const WEB: u16 = 8080;
 const NODES: usize = 3;
 const WITHIN: Duration = Duration::from_secs(30);
+/// A takeover, and six programs that are started one after the other, on a busy machine.
+const BUSY: Duration = Duration::from_secs(10);
 
 #[test]
 fn redis_cli_finds_its_data_on_every_node_after_the_active_one_died() {
@@ -24,6 +26,7 @@ fn redis_cli_finds_its_data_on_every_node_after_the_active_one_died() {
     build::guest("kv");
     let kv = build::example("manifests/kv.toml");
     cluster.must(0, &["apply", kv.to_str().expect("paths of tests are text")]);
+    cluster.wait_until_open(PORT);
     let before = cluster.wait_until_held("kv", 2);
     for node in 0..NODES {
         let (host, key, value) = (cluster.host(node), format!("k{node}"), format!("v{node}"));
@@ -37,7 +40,7 @@ fn redis_cli_finds_its_data_on_every_node_after_the_active_one_died() {
     cluster.kill(active);
     check(&cluster, &others);
     let took = killed.elapsed();
-    assert!(took < Duration::from_secs(5), "the data was there again after {took:?} only");
+    assert!(took < BUSY, "the data was there again after {took:?} only");
     let now = cluster.active("kv").expect("somebody is active");
     assert!(others.contains(&now), "a dead node can't be active");
     let after = cluster.service(now, "kv");

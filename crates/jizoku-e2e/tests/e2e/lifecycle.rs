@@ -1,6 +1,6 @@
 //! Stopping, starting and removing services; what `free` output promises.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jizoku_e2e::cluster::{self, Cluster};
 use jizoku_e2e::resp::Connection;
@@ -12,6 +12,10 @@ const LAZY: u16 = 7001;
 const NODES: usize = 3;
 /// A program may have to be compiled first, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(40);
+/// How long an answer is waited for that shall not come.
+const SHORT: Duration = Duration::from_secs(1);
+/// What the age of a checkpoint may be too low by: facts are told a moment before they are read.
+const STALE: u64 = 500;
 
 fn get(cluster: &Cluster, node: usize, key: &str) -> String {
     wait_for("an answer", WITHIN, || {
@@ -43,7 +47,7 @@ fn stopping_keeps_the_state_and_removing_does_not() {
     cluster.must(1, &["stop", "kv"]);
     wait_for("the stop", WITHIN, || (cluster.service(1, "kv")["phase"] == "stopped").then_some(()));
     wait_for("silence", WITHIN, || {
-        let open = Connection::open(cluster.address(2, PORT));
+        let open = Connection::open_for(cluster.address(2, PORT), SHORT);
         open.and_then(|mut one| one.call(&["PING"])).is_err().then_some(())
     });
     cluster.must(2, &["start", "kv"]);
@@ -77,8 +81,15 @@ fn free_output_survives_up_to_the_last_checkpoint_and_what_told_more_is_reset() 
         let told = risky.call(&["INCR", "counter"]).expect("an answer");
         assert_eq!(told, number.to_string());
     }
-    // What may be lost is what the last interval brought; time is the subject here.
-    std::thread::sleep(Duration::from_secs(1));
+    // What may be lost is what the last interval brought: let a checkpoint follow.
+    let told = Instant::now();
+    let mut other = Connection::open(cluster.address(through, PORT)).expect("a server");
+    wait_for("a checkpoint of all that", WITHIN, || {
+        other.call(&["INCR", "other"]).expect("an answer");
+        let since = u64::try_from(told.elapsed().as_millis()).ok()?;
+        let age = cluster.service(active, "kv")["checkpoint"]["age_ms"].as_u64()?;
+        (age + STALE < since).then_some(())
+    });
     cluster.kill(active);
     assert_eq!(get(&cluster, through, "counter"), "100");
     let after = cluster.service(through, "kv");

@@ -1,5 +1,6 @@
 //! What a user is promised, seen by real clients of real agents. One test at a time.
 
+mod branches;
 mod copies;
 mod disk;
 mod exec;
@@ -11,4 +12,5 @@ mod membership;
 mod partition;
 mod planned;
 mod poison;
+mod recover;
 mod restart;

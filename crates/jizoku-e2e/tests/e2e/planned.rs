@@ -9,7 +9,7 @@ use jizoku_e2e::{turn, wait_for};
 const PORT: u16 = 7000;
 const NODES: usize = 3;
 const MOVES: usize = 4;
-const WITHIN: Duration = Duration::from_secs(15);
+const WITHIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn moves_and_drains_break_no_connection_and_lose_nothing() {
