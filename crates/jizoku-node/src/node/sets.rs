@@ -9,7 +9,8 @@
 //!   more: otherwise the set could come to have a member that lacks what was committed meanwhile.
 //! - A proposal whose fate nobody knows is followed by another one, be it of the same set: under
 //!   that one's version the first can't take place any more. So whoever it named, and has died
-//!   since, is not waited for without end.
+//!   since, is not waited for without end. While the line goes on from a branch the same set is
+//!   not said again for that: it would say that all of it has gone on.
 //! - This node leaves the set as soon as another member is there.
 
 use alloc::collections::BTreeSet;
@@ -186,7 +187,9 @@ impl Node {
         let may_be_empty = record.spec.min_copies == 0 || !record.born;
         // What was committed under this epoch, all of the set has in this line.
         let went_on = record.fork.is_some() && local.last.id.epoch == record.epoch.counter;
-        let same = holders == now.members && !went_on && !local.promised.unsure;
+        // The same set said again ends the fork: not before all of it has gone on.
+        let settles = local.promised.unsure && record.fork.is_none();
+        let same = holders == now.members && !went_on && !settles;
         if same || (holders.is_empty() && !may_be_empty) {
             return;
         }

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use jizoku_types::spec::PartitionPolicy;
+use jizoku_types::spec::{PartitionPolicy, Placement, ServiceSpec};
 use jizoku_types::{BranchId, ByteCount, Epoch, Event, Span};
 
 use super::super::{BRANCH_AFTER, MEET_FOR};
@@ -83,6 +83,36 @@ fn two_nodes_go_on_after_the_death_of_either_and_the_branch_becomes_the_main_lin
     assert_eq!(world.record().fork, None);
     assert!((1..=2).all(|n| world.up[&n].forgot.contains(&branch.branch)));
     assert!(world.record().branches.is_empty());
+}
+
+#[test]
+fn a_lost_proposal_does_not_say_that_all_have_gone_on_from_the_branch() {
+    let placement = Placement { except: [id(3)].into(), ..Placement::default() };
+    let mut world = World::with_witness(4, 4, ServiceSpec { placement, ..spec() });
+    world.kill(3);
+    world.kill(1);
+    world.run(OPENING);
+    let branch = world.runs(2).expect("without a majority it goes on in a branch").branch;
+    world.commit(2, 3);
+    world.start(3);
+    world.run(MEETING);
+    assert_eq!(world.running(), [(2, Epoch::main(3))]);
+    assert_eq!(world.record().fork, Some(branch), "nothing was committed in this line yet");
+    // A copy on node 1: the proposal is lost, nobody knows, and node 1 dies.
+    world.doubt = true;
+    let before = world.proposals;
+    world.start(1);
+    world.run(Span::millis(100));
+    assert!(world.proposals > before);
+    assert_eq!(world.holders(2), nodes([2]));
+    world.kill(1);
+    world.doubt = false;
+    assert_eq!(world.holders(2), nodes([2]));
+    world.run(Span::secs(2));
+    assert_eq!(world.record().fork, Some(branch));
+    world.commit(2, 1);
+    world.run(Span::secs(1));
+    assert_eq!(world.record().fork, None);
 }
 
 #[test]

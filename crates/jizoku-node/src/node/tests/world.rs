@@ -55,7 +55,7 @@ pub(super) struct World {
     groups: Vec<BTreeSet<u8>>,
     flying: VecDeque<(u8, u8, ControlMessage)>,
     pub(super) proposals: u64,
-    /// The next proposal of a holder set is lost, and its node doesn't know that it is.
+    /// Proposals of holder sets are lost, and their nodes don't know whether they are.
     pub(super) doubt: bool,
 }
 
@@ -371,7 +371,7 @@ impl World {
             return self.give(n, Input::Refused { id, unknown: false });
         }
         let set = matches!(Command::decode(&command), Ok(Command::SetHolders { .. }));
-        if set && core::mem::take(&mut self.doubt) {
+        if set && self.doubt {
             return self.give(n, Input::Refused { id, unknown: true });
         }
         while self.up[&n].applied < self.log.len() {
