@@ -253,6 +253,16 @@ fn too_few(nodes: usize) -> Option<(WarningCode, &'static str, &'static str)> {
     }
 }
 
+/// What may be missing from what nodes of several versions say.
+fn mixed_versions(nodes: &[NodeStatus]) -> Option<(String, &'static str)> {
+    let all: BTreeSet<&str> = nodes.iter().filter_map(|node| node.version.as_deref()).collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    let message = format!("the nodes run different versions: {}", all.join(", "));
+    let hint = "nothing new is used before all of them know it; `inspect` and numbers of nodes of \
+                another version may be missing";
+    (all.len() > 1).then_some((message, hint))
+}
+
 fn warnings(
     view: &View,
     nodes: &[NodeStatus],
@@ -271,12 +281,7 @@ fn warnings(
     if let Some((code, message, hint)) = too_few(nodes.len()) {
         warn(code, message.into(), Some(hint));
     }
-    let versions: BTreeSet<&str> = nodes.iter().filter_map(|one| one.version.as_deref()).collect();
-    if versions.len() > 1 {
-        let versions: Vec<&str> = versions.into_iter().collect();
-        let message = format!("the nodes run different versions: {}", versions.join(", "));
-        let hint = "nothing new is used before all of them know it; `inspect` and numbers of \
-                    nodes of another version may be missing";
+    if let Some((message, hint)) = mixed_versions(nodes) {
         warn(WarningCode::MixedVersions, message, Some(hint));
     }
     for node in nodes.iter().filter(|node| node.reach == Reach::Unreachable) {
