@@ -45,6 +45,12 @@ pub enum Fault {
     DeadlineStuck,
     /// A gateway is given up as soon as it can't be reached.
     GatewayGivenUpEarly,
+    /// A node that judges nobody, since it was late, doesn't apply commands either.
+    LateSkips,
+    /// A Runner isn't told from which branch its line goes on.
+    ForkForgotten,
+    /// A branch that lost goes on.
+    LoserGoesOn,
 }
 
 /// What is planted in one value.

@@ -45,9 +45,7 @@ use jizoku_types::{
     BranchId, Epoch, Event, GatewayId, Incarnation, Instant, Member, NodeId, ServiceId, Span,
 };
 
-#[cfg(feature = "faults")]
-use crate::fault::Fault;
-use crate::fault::Planted;
+use crate::fault::{Fault, Planted};
 use crate::runner::{Assignment, Holders, Report};
 use crate::wire::ControlMessage;
 
@@ -430,6 +428,7 @@ impl Node {
             self.judges_at = now + JUDGE_AFTER;
         }
         match input {
+            Input::Applied { .. } if self.planted.has(Fault::LateSkips) && !self.may_judge() => {}
             Input::Applied { id, command } => self.applied(id, &command),
             Input::Refused { id, unknown } => self.refused(id, unknown),
             Input::SnapshotRead { bytes } => self.snapshot_read(&bytes),

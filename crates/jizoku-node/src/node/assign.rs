@@ -158,7 +158,7 @@ impl Node {
             accept_loss: record.loss_accepted && !branch,
             cluster_restarted: self.cluster_restarted() && !branch
                 || self.planted.has(Fault::ColdAlways),
-            fork,
+            fork: fork.filter(|_| !self.planted.has(Fault::ForkForgotten)),
             poisonous: crashes.is_some_and(|crashes| crashes.from_count >= 2),
             local: Vec::new(),
         };

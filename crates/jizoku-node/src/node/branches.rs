@@ -23,6 +23,7 @@ use jizoku_types::{BranchId, ByteCount, Epoch, Event, Instant, Member, NodeId, S
 
 use super::requests::Purpose;
 use super::{Node, Output};
+use crate::fault::Fault;
 use crate::runner::{CheckpointStatus, Holders, Phase};
 use crate::wire::ControlMessage;
 
@@ -552,6 +553,9 @@ impl Node {
     }
 
     fn give_up(&mut self, service: ServiceId) {
+        if self.planted.has(Fault::LoserGoesOn) {
+            return;
+        }
         self.retire(service, true);
         self.dismiss(service);
     }
