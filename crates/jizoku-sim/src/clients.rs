@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use jizoku_engine::fake::{self, ANSWER};
 use jizoku_types::{ConnId, Instant, Span};
 
-use crate::history::{Counter, History, Op, OperationId};
+use crate::history::{Counter, History, Op, OperationId, Seen};
 use crate::net::HostId;
 use crate::rng::Rng;
 
@@ -148,14 +148,14 @@ impl Client {
         pieces
     }
 
-    /// So many bytes of the inbox have arrived.
+    /// So many bytes of the inbox have arrived, from there.
     ///
     /// # Errors
     /// If they are not the answers that were to come.
     pub fn receive(
         &mut self,
         at: Instant,
-        count: usize,
+        (count, seen): (usize, Seen),
         history: &mut History,
     ) -> Result<u64, String> {
         self.partial.extend(self.inbox.drain(..count));
@@ -175,7 +175,7 @@ impl Client {
                 ));
             }
             if let Some(operation) = operation {
-                history.end(operation, at, value);
+                history.end(operation, at, value, seen);
             }
             answered += 1;
             if let Mode::Last(counter) = &mut self.mode {

@@ -13,9 +13,18 @@ use jizoku_checkpoint::message::Line;
 use jizoku_checkpoint::record::{Loaded, Record, Replay};
 use jizoku_consensus::{self as consensus, PersistToken, Recovered};
 use jizoku_types::spec::Durability;
-use jizoku_types::{ServiceId, Span};
+use jizoku_types::{CheckpointId, ServiceId, Span};
 
 use crate::rng::Rng;
+
+/// What would be there of a line after a crash.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    /// The highest complete checkpoint.
+    pub top: CheckpointId,
+    /// Lower epochs are refused.
+    pub sealed: u64,
+}
 
 /// See the module's header.
 #[derive(Default)]
@@ -27,6 +36,8 @@ pub struct Disk {
     /// goes on from there.
     read_back: BTreeMap<Line, (usize, Replay)>,
     lines_waiting: VecDeque<(Token, Record)>,
+    /// What is written of each line.
+    written: BTreeMap<Line, Written>,
     /// Of each line the record that broke off, and how many of its entries are there.
     torn: BTreeMap<Line, (Record, usize)>,
     /// Lines whose checksums will show damage.
@@ -73,6 +84,7 @@ impl Disk {
         records.truncate(rng.index(records.len().max(1)));
         self.torn.remove(&line);
         self.read_back.remove(&line);
+        self.written.remove(&line);
         self.damaged.insert(line);
         self.spoiled.insert(line.service);
         Some(line.service)
@@ -146,8 +158,28 @@ impl Disk {
         tokens
     }
 
+    /// What is written of a line.
+    pub fn written(&self, line: Line) -> Written {
+        self.written.get(&line).copied().unwrap_or_default()
+    }
+
     fn keep(&mut self, record: Record) {
         let line = record.line();
+        let written = self.written.entry(line).or_default();
+        match &record {
+            Record::Checkpoint { head, .. } => {
+                *written = Written { top: head.id, sealed: written.sealed.max(head.counter) };
+            }
+            Record::Snapshot { counter, chain, .. } => {
+                *written = Written { top: chain.top_id(), sealed: *counter };
+            }
+            Record::Sealed { counter, above, .. } => {
+                let top = above.map_or(written.top, |above| written.top.min(above));
+                *written = Written { top, sealed: written.sealed.max(*counter) };
+            }
+            Record::Committed { .. } => {}
+            Record::Forgotten { .. } => *written = Written::default(),
+        }
         if matches!(record, Record::Forgotten { .. } | Record::Snapshot { .. }) {
             self.damaged.remove(&line);
             self.read_back.remove(&line);

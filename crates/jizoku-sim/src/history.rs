@@ -15,7 +15,9 @@
 
 use std::collections::BTreeMap;
 
-use jizoku_types::Instant;
+use jizoku_types::{CheckpointId, Epoch, Instant};
+
+use crate::lines::Lines;
 
 /// Which counter.
 pub type Counter = u16;
@@ -40,6 +42,17 @@ pub struct Operation {
     pub began: Instant,
     /// When the answer came, and what it was; none if it never came.
     pub answer: Option<(Instant, u64)>,
+    /// In which epoch it left the gateway, and what that had released until then.
+    pub seen: Seen,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// The epoch that the gateway followed.
+    pub epoch: Epoch,
+    /// The highest checkpoint that was released in it by then.
+    pub covered: CheckpointId,
 }
 
 /// All operations of a run, in the order in which they began.
@@ -54,7 +67,8 @@ pub type OperationId = usize;
 impl History {
     /// Notes that an operation was sent.
     pub fn begin(&mut self, op: Op, counter: Counter, began: Instant) -> OperationId {
-        self.operations.push(Operation { op, counter, began, answer: None });
+        let seen = Seen::default();
+        self.operations.push(Operation { op, counter, began, answer: None, seen });
         self.operations.len() - 1
     }
 
@@ -62,10 +76,29 @@ impl History {
     ///
     /// # Panics
     /// If it was answered before: the caller mixed up its operations.
-    pub fn end(&mut self, id: OperationId, at: Instant, value: u64) {
+    pub fn end(&mut self, id: OperationId, at: Instant, value: u64, seen: Seen) {
         let operation = &mut self.operations[id];
         assert!(operation.answer.is_none(), "an operation is answered once");
         operation.answer = Some((at, value));
+        operation.seen = seen;
+    }
+
+    /// What clients of one line of a service saw: the answers that are on the way to this epoch,
+    /// and a read of all counters where each epoch on it began.
+    pub fn of_line(&self, lines: &Lines, epoch: Epoch) -> History {
+        let path = lines.path(epoch);
+        let on = |one: &Operation| Lines::is_on(&path, one.seen.epoch, one.seen.covered);
+        let masked = |one: &Operation| Operation { answer: one.answer.filter(|_| on(one)), ..*one };
+        let mut operations: Vec<Operation> = self.operations.iter().map(masked).collect();
+        for epoch in path.keys() {
+            let Some((at, values)) = lines.beginning(*epoch) else { continue };
+            for (counter, value) in values.iter().enumerate() {
+                let counter = counter as Counter;
+                let (op, answer, seen) = (Op::Read, Some((at, *value)), Seen::default());
+                operations.push(Operation { op, counter, began: at, answer, seen });
+            }
+        }
+        History { operations }
     }
 
     /// How many were answered.
@@ -153,7 +186,7 @@ mod tests {
         for (op, began, answer) in operations {
             let id = history.begin(*op, 0, Instant::from_nanos(*began));
             if let Some((at, value)) = answer {
-                history.end(id, Instant::from_nanos(*at), *value);
+                history.end(id, Instant::from_nanos(*at), *value, Seen::default());
             }
         }
         history

@@ -8,6 +8,7 @@
 //! - [`machine`], [`life`], [`clock`], [`disk`]: machines and the agents on them
 //! - [`net`], [`links`]: frames under way, and connections
 //! - [`clients`], [`history`]: who asks, and what they saw
+//! - [`lines`], [`branches`]: what goes on from what, when sides go on by themselves
 //! - [`bug`]: planted bugs that the checkers must find
 //! - [`scale`]: figures of large clusters at rest
 //! - [`rng`]: the only source of chance
@@ -19,12 +20,14 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod branches;
 pub mod bug;
 pub mod clients;
 pub mod clock;
 pub mod disk;
 pub mod history;
 pub mod life;
+pub mod lines;
 pub mod links;
 pub mod machine;
 pub mod net;

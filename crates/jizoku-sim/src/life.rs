@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use jizoku_checkpoint::holder::{self, Holder, Token};
+use jizoku_checkpoint::image::Image;
 use jizoku_checkpoint::message::Line;
 use jizoku_checkpoint::record::Record;
 use jizoku_consensus::{self as consensus, Consensus, PersistToken};
@@ -15,7 +16,7 @@ use jizoku_core::catalog::Outcome;
 use jizoku_engine::fake::FakeInstance;
 use jizoku_engine::{self as engine, Instance, Origin};
 use jizoku_node::node::{self, Node, Order, Refusal};
-use jizoku_node::runner::{self, Assignment, Phase, Report, Runner};
+use jizoku_node::runner::{self, Assignment, Holders, Phase, Report, Runner};
 use jizoku_node::wire::{ControlMessage, StateMessage, StreamMessage};
 use jizoku_streams::gateway::{self, GatewayEnd};
 use jizoku_types::{
@@ -24,6 +25,7 @@ use jizoku_types::{
 };
 
 use crate::bug::Bug;
+use crate::clients::COUNTERS;
 use crate::rng::Rng;
 
 /// What a frame carries.
@@ -95,6 +97,8 @@ pub enum Effect {
     Client {
         /// Of which service.
         service: ServiceId,
+        /// The epoch that the gateway followed then.
+        epoch: Epoch,
         /// What.
         output: gateway::Output,
     },
@@ -114,6 +118,15 @@ pub enum Effect {
         /// It.
         command: Vec<u8>,
     },
+    /// This agent shall run an epoch.
+    Assigned {
+        /// Of which service.
+        service: ServiceId,
+        /// Which.
+        epoch: Epoch,
+        /// The branch that it goes on from, if that has another name.
+        fork: Option<BranchId>,
+    },
     /// An instance was made.
     Started {
         /// Of which service.
@@ -122,6 +135,8 @@ pub enum Effect {
         epoch: Epoch,
         /// From which state; 0: none.
         seq: u64,
+        /// The counters that clients use, as they stand there.
+        values: Vec<u64>,
         /// Whether it resets connections whose input may have killed those before it.
         quarantine: bool,
     },
@@ -158,6 +173,8 @@ pub enum Effect {
         epoch: Epoch,
         /// Which.
         seq: u64,
+        /// The version of the holder set that the Runner knows.
+        version: u64,
     },
     /// A gateway was given up.
     GatewayGone(GatewayId),
@@ -173,6 +190,10 @@ pub struct Running {
     pub runner: Runner,
     /// What it was made for.
     pub assignment: Assignment,
+    /// The holder set as it was last told to the Runner.
+    pub told: Holders,
+    /// An operator said that it may go on from less than there was.
+    pub accepts_loss: bool,
     instance: Option<FakeInstance>,
     /// The instance says nothing before this.
     ready_at: Instant,
@@ -195,6 +216,8 @@ pub struct Life {
     pub gateways: BTreeMap<ServiceId, GatewayEnd>,
     /// Next hops.
     pub routes: BTreeMap<NodeId, NodeId>,
+    /// Nodes that no way leads to: a Runner that begins must not wait for them.
+    down: BTreeSet<NodeId>,
     /// What the world has to do next, in this order.
     pub effects: Vec<Effect>,
     next_change: u64,
@@ -235,6 +258,7 @@ impl Life {
             runners: BTreeMap::new(),
             gateways: BTreeMap::new(),
             routes: BTreeMap::new(),
+            down: BTreeSet::new(),
             effects: Vec::new(),
             next_change: CHANGES_FROM,
             now,
@@ -304,7 +328,9 @@ impl Life {
         let now = self.now;
         match message {
             StreamMessage::ToInstance { gateway, message } if gateway.node == from => {
-                if let Some(running) = self.runners.get_mut(&message.service) {
+                let running = self.runners.get_mut(&message.service);
+                let running = running.filter(|one| one.runner.epoch() == message.epoch);
+                if let Some(running) = running {
                     running.runner.handle(now, runner::Input::FromGateway { gateway, message });
                 }
             }
@@ -332,9 +358,18 @@ impl Life {
         }
     }
 
-    /// The highest complete checkpoint that is held here of a service.
+    /// The lines that are held here.
+    pub fn lines(&self) -> impl Iterator<Item = Line> {
+        self.holder.lines()
+    }
+
+    /// The highest complete checkpoint that is held here of the main line of a service.
     pub fn holds(&self, service: ServiceId) -> CheckpointId {
-        let line = Line { service, branch: BranchId::MAIN };
+        self.holds_of(Line { service, branch: BranchId::MAIN })
+    }
+
+    /// The highest complete checkpoint that is held here of a line.
+    pub fn holds_of(&self, line: Line) -> CheckpointId {
         self.holder.ready_image(line).map_or(CheckpointId::default(), |(id, _)| id)
     }
 
@@ -404,11 +439,7 @@ impl Life {
             }
             let mut next = self.gateways.keys().next().copied();
             while let Some(service) = next {
-                while let Some(output) = self.gateways.get_mut(&service).and_then(|end| end.poll())
-                {
-                    idle = false;
-                    self.gateway_says(service, output);
-                }
+                idle &= !self.drain_gateway(service);
                 next = after(&self.gateways, service);
             }
             if idle {
@@ -442,6 +473,15 @@ impl Life {
             spoke = true;
             self.runner_says(service, output);
         }
+    }
+
+    fn drain_gateway(&mut self, service: ServiceId) -> bool {
+        let mut spoke = false;
+        while let Some(output) = self.gateways.get_mut(&service).and_then(|end| end.poll()) {
+            spoke = true;
+            self.gateway_says(service, output);
+        }
+        spoke
     }
 
     fn consensus_says(&mut self, output: consensus::Output) {
@@ -500,6 +540,10 @@ impl Life {
                 self.consensus.handle(now, consensus::Input::TransferLeader { to: Some(to) });
             }
             node::Output::PeerDown { node } => {
+                self.down.insert(node);
+                for running in self.runners.values_mut() {
+                    running.runner.handle(now, runner::Input::Unreachable(node));
+                }
                 self.consensus.handle(now, consensus::Input::PeerDown { node });
             }
             node::Output::Snapshot { index, bytes } => {
@@ -523,6 +567,7 @@ impl Life {
                 }
             }
             node::Output::LinkBack(node) => {
+                self.down.remove(&node);
                 for running in self.runners.values_mut() {
                     running.runner.handle(now, runner::Input::LinkBack(node));
                 }
@@ -561,19 +606,32 @@ impl Life {
         if let Some(bug) = self.bug {
             bug.plant_in_runner(&mut runner);
         }
+        for node in &self.down {
+            runner.handle(self.now, runner::Input::Unreachable(*node));
+        }
         assignment.local.clear();
-        let ready_at = self.now;
-        self.runners.insert(service, Running { runner, assignment, instance: None, ready_at });
+        let (epoch, fork) = (assignment.epoch, assignment.fork);
+        self.effects.push(Effect::Assigned { service, epoch, fork });
+        let (ready_at, told) = (self.now, assignment.holders.clone());
+        let (accepts_loss, instance) = (assignment.accept_loss, None);
+        let running = Running { runner, assignment, told, accepts_loss, instance, ready_at };
+        self.runners.insert(service, running);
     }
 
     fn order(&mut self, service: ServiceId, epoch: Epoch, order: Order) {
         let running = self.runners.get_mut(&service);
         let Some(running) = running.filter(|one| one.runner.epoch() == epoch) else { return };
         let input = match order {
-            Order::Holders(holders) => runner::Input::Holders(holders),
+            Order::Holders(holders) => {
+                running.told.clone_from(&holders);
+                runner::Input::Holders(holders)
+            }
             Order::Recruit(recruits) => runner::Input::Recruit(recruits),
             Order::LeaseUntil(until) => runner::Input::LeaseUntil(until),
-            Order::AcceptLoss => runner::Input::AcceptLoss,
+            Order::AcceptLoss => {
+                running.accepts_loss = true;
+                runner::Input::AcceptLoss
+            }
             Order::Quiesce => runner::Input::Quiesce,
             Order::Stop => runner::Input::Stop,
         };
@@ -586,9 +644,10 @@ impl Life {
         let (now, me) = (self.now, self.me);
         let Some(route) = route else {
             if let Some(mut gateway) = self.gateways.remove(&service) {
+                let epoch = gateway.epoch().unwrap_or_default();
                 gateway.handle(now, gateway::Input::Unrouted);
                 while let Some(output) = gateway.poll() {
-                    self.effects.push(Effect::Client { service, output });
+                    self.effects.push(Effect::Client { service, epoch, output });
                 }
             }
             return;
@@ -604,6 +663,9 @@ impl Life {
             return gateway.handle(now, gateway::Input::Unrouted);
         }
         gateway.handle(now, gateway::Input::Held(route.held));
+        // What it says until here is of the epoch that it followed.
+        self.drain_gateway(service);
+        let Some(gateway) = self.gateways.get_mut(&service) else { return };
         if let Some(active) = route.active {
             let (active, epoch) = (active.node, route.epoch);
             gateway.handle(now, gateway::Input::Route { active, epoch });
@@ -655,7 +717,8 @@ impl Life {
                 gateway.handle(self.now, wrote);
             }
         }
-        self.effects.push(Effect::Client { service, output });
+        let epoch = self.gateways.get(&service).and_then(GatewayEnd::epoch).unwrap_or_default();
+        self.effects.push(Effect::Client { service, epoch, output });
     }
 
     fn runner_says(&mut self, service: ServiceId, output: runner::Output) {
@@ -673,12 +736,13 @@ impl Life {
                 self.send_stream(gateway.node, StreamMessage::ToGateway { gateway, message });
             }
             runner::Output::StartInstance { identity, origin } => {
-                let seq = match &origin {
-                    Origin::Fresh => 0,
-                    Origin::Restored { seq, .. } => *seq,
+                let (seq, values) = match &origin {
+                    Origin::Fresh => (0, vec![0; usize::from(COUNTERS)]),
+                    Origin::Restored { seq, image } => (*seq, counters_in(image)),
                 };
                 let quarantine = running.assignment.poisonous;
-                self.effects.push(Effect::Started { service, epoch, seq, quarantine });
+                let started = Effect::Started { service, epoch, seq, values, quarantine };
+                self.effects.push(started);
                 let ports = running.assignment.spec.ports.len();
                 let noise = self.rng.next();
                 let mut instance = FakeInstance::start(&identity, ports, origin, noise);
@@ -690,7 +754,8 @@ impl Life {
             }
             runner::Output::ToInstance(input) => {
                 if let engine::Input::Committed { seq } = &input {
-                    self.effects.push(Effect::Released { service, epoch, seq: *seq });
+                    let (seq, version) = (*seq, running.told.version);
+                    self.effects.push(Effect::Released { service, epoch, seq, version });
                 }
                 if let Some(instance) = &mut running.instance {
                     instance.handle(now, input);
@@ -705,6 +770,13 @@ impl Life {
             runner::Output::Event(event) => self.effects.push(Effect::Saw(event)),
         }
     }
+}
+
+/// The counters that clients use, in a state of the fake program.
+fn counters_in(image: &Image) -> Vec<u64> {
+    let memory = image.read_all("memory.0").unwrap_or_default();
+    let number = |eight: &[u8]| eight.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    memory.chunks_exact(8).take(usize::from(COUNTERS)).map(number).collect()
 }
 
 /// The service after this one.

@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::life::{Life, Parts};
 use crate::net::HostId;
 use crate::rng::Rng;
+use crate::world::What;
 
 /// Keys of machines whose disk was lost so often lie so far apart.
 const WIPED: usize = 1 << 16;
@@ -37,8 +38,12 @@ pub struct Machine {
     pub life: Option<Box<Life>>,
     /// When it last stopped to be what it was: crashed, or lost its disk.
     pub gone_since: Instant,
+    /// When its agent last started.
+    pub began: Instant,
     /// Nothing is handled before this (global) moment.
     pub paused_until: Instant,
+    /// What came, or was due, while it stood still.
+    pub(crate) waiting: Vec<What>,
     /// Whom it links to: kept over restarts.
     pub peers: BTreeSet<NodeId>,
     /// When it is woken next (globally), and the number of that wake.
@@ -60,8 +65,10 @@ impl Machine {
             clock,
             disk: Disk::default(),
             gone_since: Instant::ORIGIN,
+            began: Instant::ORIGIN,
             life: None,
             paused_until: Instant::ORIGIN,
+            waiting: Vec::new(),
             peers: BTreeSet::new(),
             wake: None,
             wake_number: 0,
@@ -120,6 +127,7 @@ impl Machine {
         let life = Life::new(now, Parts { number, node, consensus, holder, rng, bug });
         self.life = Some(Box::new(life));
         self.paused_until = at;
+        self.began = at;
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use jizoku_sim::bug::{self, Bug, PROVEN};
+use jizoku_sim::bug::{self, Bug, PROVEN, RARE, SHARP};
 use jizoku_sim::plan::{Choice, KINDS, USUAL};
 use jizoku_sim::scale;
 use jizoku_sim::world::{Verdict, World};
@@ -90,8 +90,12 @@ fn bugs_are_found(options: &Options) -> bool {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some((name, bug)) = PROVEN.get(index) else { return };
-                    if !is_found(name, *bug, options) {
+                    let Some((name, bug)) = PROVEN.iter().chain(RARE).nth(index) else { return };
+                    let mut choice = options.choice.clone();
+                    if index >= PROVEN.len() {
+                        choice.kinds = SHARP.to_vec();
+                    }
+                    if !is_found(name, *bug, &choice) {
                         missed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -101,9 +105,9 @@ fn bugs_are_found(options: &Options) -> bool {
     missed.load(Ordering::Relaxed) == 0
 }
 
-fn is_found(name: &str, bug: Bug, options: &Options) -> bool {
+fn is_found(name: &str, bug: Bug, choice: &Choice) -> bool {
     for seed in 0..BUG_SEEDS {
-        let what = match run(seed, options, Some(bug)) {
+        let what = match run(seed, choice, false, Some(bug)) {
             Err(what) => Some(what),
             Ok(verdict) => verdict.violation,
         };
@@ -167,8 +171,8 @@ fn kinds(list: &str) -> Result<Vec<&'static str>, String> {
 }
 
 /// Runs one seed; a panic is a violation too.
-fn run(seed: u64, options: &Options, bug: Option<Bug>) -> Result<Verdict, String> {
-    let (choice, trace) = (options.choice.clone(), options.trace);
+fn run(seed: u64, choice: &Choice, trace: bool, bug: Option<Bug>) -> Result<Verdict, String> {
+    let choice = choice.clone();
     let run = move || World::new(seed, &choice, bug, trace).run();
     std::panic::catch_unwind(run).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -212,7 +216,7 @@ fn campaign(options: &Options) -> bool {
                     if seed >= options.from + options.seeds {
                         return;
                     }
-                    let result = run(seed, options, options.bug);
+                    let result = run(seed, &options.choice, options.trace, options.bug);
                     let mut results = results.lock().expect("no panic while locked");
                     results.take(seed, result, options);
                 }
@@ -254,8 +258,8 @@ fn report(seed: u64, result: &Result<Verdict, String>, options: &Options) -> (bo
             let c = verdict.counts;
             println!(
                 "seed {seed}: {} nodes, {} takeovers, {} seals, {} set changes, {} troubles, {} \
-                 crashes, {} disks, {} pauses, {} breaks, {} orders, {} commits, {} answers, {} \
-                 open, {} resets, {} tainted, {} frames, {} events, trace {:016x}",
+                 crashes, {} disks, {} pauses, {} breaks, {} branches, {} orders, {} commits, {} \
+                 answers, {} open, {} resets, {} tainted, {} frames, {} events, trace {:016x}",
                 verdict.nodes,
                 c.takeovers,
                 c.seals,
@@ -265,6 +269,7 @@ fn report(seed: u64, result: &Result<Verdict, String>, options: &Options) -> (bo
                 c.disks,
                 c.pauses,
                 c.breaks,
+                c.branches,
                 c.orders,
                 c.commits,
                 c.answers,

@@ -147,8 +147,21 @@ impl World {
                 return Some(Command::SetWanted { service, wanted });
             }
         }
+        if let Some(command) = self.drop_listed(host) {
+            return Some(command);
+        }
         let lost = (0..self.ids.len()).find_map(|index| self.accept_loss(host, index));
         lost.or_else(|| self.remove_lost(host))
+    }
+
+    /// Of more than one listed state of a service people drop the first.
+    fn drop_listed(&self, host: HostId) -> Option<Command> {
+        let catalog = self.machines[host].life.as_ref()?.node.catalog();
+        self.ids.iter().flatten().find_map(|service| {
+            let listed = catalog.branches(*service)?;
+            let (branch, _) = listed.first_key_value().filter(|_| listed.len() > 1)?;
+            Some(Command::DropBranch { service: *service, branch: *branch })
+        })
     }
 
     /// A member is listed whose machine came back as another.

@@ -12,6 +12,7 @@
 //!    connection that lives is answered;
 //! 8. all nodes apply the same commands, and end with the same catalog;
 //! 9. queues stay bounded;
+//! 10. branches: see [`crate::lines`] and [`crate::branches`];
 //! 0. codecs, disks, panics: what is wrong in itself.
 //!
 //! Invariant: state may be lost only when no member of the last holder set lives. Then the service
@@ -19,8 +20,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jizoku_types::{CheckpointId, Event, GatewayId, Instant, NodeId, ServiceId, Span};
+use jizoku_types::{
+    BranchId, CheckpointId, Epoch, Event, GatewayId, Instant, NodeId, ServiceId, Span,
+};
 
+use crate::lines::{Assigned, Bound, Lines, Started};
 use crate::net::HostId;
 
 /// How often things happened in a run: an idle run is seen by these.
@@ -48,6 +52,8 @@ pub struct Counts {
     pub sets: u64,
     /// Checkpoints that were committed.
     pub commits: u64,
+    /// Branches that were opened.
+    pub branches: u64,
     /// Orders of operators.
     pub orders: u64,
     /// Connections that were reset by the system.
@@ -62,16 +68,11 @@ pub struct Counts {
 
 #[derive(Debug, Default)]
 struct Watched {
-    /// By epoch: where its instance was made, in which life.
-    instances: BTreeMap<u64, (HostId, u64)>,
-    /// By epoch: what it goes on from.
-    restored: BTreeMap<u64, CheckpointId>,
-    collected: BTreeMap<u64, CheckpointId>,
-    released: CheckpointId,
+    lines: Lines,
     emitted: u64,
     tainted: bool,
-    /// When what was last captured in an epoch.
-    captured: BTreeMap<u64, (u64, Instant)>,
+    /// When something was last released.
+    released_at: Instant,
     /// The newest instance resets connections that may be poisonous.
     quarantine: bool,
     /// Until when one did so last.
@@ -131,28 +132,39 @@ impl Oracle {
         self.unreachable.retain(|(observer, _), _| *observer != host);
     }
 
-    /// The highest checkpoint that was released.
+    /// The lines of a service, if it has any.
+    pub fn lines(&self, service: ServiceId) -> Option<&Lines> {
+        self.services.get(&service).map(|watched| &watched.lines)
+    }
+
+    /// The highest checkpoint of the main line that was released.
     pub fn last_released(&self, service: ServiceId) -> CheckpointId {
-        self.services.get(&service).map_or(CheckpointId::default(), |watched| watched.released)
+        self.lines(service).map_or(CheckpointId::default(), |lines| lines.released(BranchId::MAIN))
     }
 
     /// A state was captured.
-    pub fn captured(&mut self, at: Instant, service: ServiceId, epoch: u64, seq: u64) {
-        let watched = self.services.entry(service).or_default();
-        watched.captured.insert(epoch, (seq, at));
+    pub fn captured(&mut self, at: Instant, service: ServiceId, epoch: Epoch, seq: u64) {
+        self.services.entry(service).or_default().lines.captured(at, epoch, seq);
     }
 
     /// When this was captured, if it was the last of its epoch.
-    pub fn when_captured(&self, service: ServiceId, epoch: u64, seq: u64) -> Option<Instant> {
-        let (last, at) = self.services.get(&service)?.captured.get(&epoch)?;
-        (*last == seq).then_some(*at)
+    pub fn when_captured(&self, service: ServiceId, epoch: Epoch, seq: u64) -> Option<Instant> {
+        self.lines(service)?.when_captured(epoch, seq)
     }
 
     /// What an instance of this epoch goes on from is in checkpoint `seq`.
-    pub fn id_of(&self, service: ServiceId, epoch: u64, seq: u64) -> CheckpointId {
-        let restored = self.services.get(&service).and_then(|one| one.restored.get(&epoch));
-        let restored = restored.copied().unwrap_or_default();
-        if seq > restored.seq { CheckpointId { epoch, seq } } else { restored }
+    pub fn id_of(&self, service: ServiceId, epoch: Epoch, seq: u64) -> CheckpointId {
+        self.lines(service).map_or(CheckpointId::default(), |lines| lines.id_of(epoch, seq))
+    }
+
+    /// Whether the service ever had a branch: then connections may have been in another line.
+    pub fn has_branched(&self, service: ServiceId) -> bool {
+        self.lines(service).is_some_and(Lines::has_branched)
+    }
+
+    /// When something was last released.
+    pub fn released_at(&self, service: ServiceId) -> Instant {
+        self.services.get(&service).map_or(Instant::ORIGIN, |watched| watched.released_at)
     }
 
     /// Whether some node gave this gateway up.
@@ -173,10 +185,16 @@ impl Oracle {
             Event::HoldersChanged { .. } => self.counts.sets += 1,
             Event::StateCollected { service, epoch, checkpoint, .. } => {
                 let watched = self.services.entry(*service).or_default();
-                watched.collected.insert(epoch.counter, *checkpoint);
+                watched.lines.collected(*epoch, *checkpoint);
             }
+            Event::BranchOpened { .. } => self.counts.branches += 1,
             _ => {}
         }
+    }
+
+    /// A node shall run an epoch.
+    pub fn assigned(&mut self, service: ServiceId, epoch: Epoch, assigned: Assigned) {
+        self.services.entry(service).or_default().lines.assigned(epoch, assigned);
     }
 
     /// An instance was made. `quarantine`: it resets connections that may be poisonous.
@@ -200,59 +218,55 @@ impl Oracle {
     /// What must not be.
     pub fn started(
         &mut self,
-        place: (HostId, u64),
+        at: Instant,
         service: ServiceId,
-        epoch: u64,
-        seq: u64,
+        epoch: Epoch,
+        started: Started,
         kept: bool,
     ) -> Result<(), String> {
         self.counts.takeovers += 1;
         let watched = self.services.entry(service).or_default();
-        if let Some(other) = watched.instances.insert(epoch, place) {
-            return Err(format!(
-                "1: {service} e{epoch} has two instances: host and life {other:?} and {place:?}"
-            ));
+        let lines = &mut watched.lines;
+        let (from, bound) = lines.started(at, epoch, started).map_err(|(one, other)| {
+            format!("1: {service} {epoch} has two instances: host and life {one:?} and {other:?}")
+        })?;
+        if from < bound.id && kept && !watched.tainted {
+            let Bound { id, rule } = bound;
+            return Err(format!("{rule}: {service} {epoch} goes on from {from}, but {id} counts"));
         }
-        let id = watched.collected.get(&epoch).copied().unwrap_or_default();
-        let id = if seq == 0 { CheckpointId::default() } else { id };
-        watched.restored.insert(epoch, id);
-        if id < watched.released {
-            if kept && !watched.tainted {
-                let released = watched.released;
-                return Err(format!(
-                    "3: {service} e{epoch} goes on from {id}, but {released} was released"
-                ));
-            }
-            watched.released = id;
+        if from < bound.id {
+            lines.lower(epoch.branch, from);
             self.taint(service);
         }
         Ok(())
     }
 
-    /// An instance was told that this is committed. `alone`: nobody else held it.
+    /// An instance was told that this is committed. `alone`: nobody else held it. `version`: of
+    /// the holder set, as the Runner knew it.
     ///
     /// # Errors
     /// What must not be.
     pub fn released(
         &mut self,
+        at: Instant,
         service: ServiceId,
-        epoch: u64,
-        seq: u64,
+        (epoch, seq): (Epoch, u64),
         alone: bool,
+        version: u64,
     ) -> Result<(), String> {
-        let id = self.id_of(service, epoch, seq);
         let watched = self.services.entry(service).or_default();
-        let later = watched.restored.range(epoch + 1..).find(|(_, from)| **from < id);
-        if let Some((by, from)) = later {
+        let id = watched.lines.id_of(epoch, seq);
+        if let Some((by, from)) = watched.lines.left_behind(epoch, id) {
             if !alone && !watched.tainted {
                 return Err(format!(
-                    "3: {service} e{epoch} released {id}, but e{by} had gone on from {from}"
+                    "3: {service} {epoch} released {id}, but {by} had gone on from {from}"
                 ));
             }
             self.taint(service);
             return Ok(());
         }
-        watched.released = watched.released.max(id);
+        watched.lines.release(epoch, id, version);
+        watched.released_at = at;
         Ok(())
     }
 
@@ -260,13 +274,17 @@ impl Oracle {
     ///
     /// # Errors
     /// What must not be.
-    pub fn emitted(&mut self, service: ServiceId, epoch: u64) -> Result<(), String> {
+    pub fn emitted(&mut self, service: ServiceId, epoch: Epoch) -> Result<(), String> {
         let watched = self.services.entry(service).or_default();
-        if epoch < watched.emitted {
-            let newer = watched.emitted;
-            return Err(format!("2: {service} e{epoch} emits after e{newer} has"));
+        // In a branch nobody but its opener ever emits: rule 1 says so.
+        if epoch.branch != BranchId::MAIN {
+            return Ok(());
         }
-        watched.emitted = epoch;
+        if epoch.counter < watched.emitted {
+            let newer = watched.emitted;
+            return Err(format!("2: {service} {epoch} emits after e{newer} has"));
+        }
+        watched.emitted = epoch.counter;
         Ok(())
     }
 

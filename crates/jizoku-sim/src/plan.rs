@@ -71,6 +71,17 @@ pub enum Trouble {
     Wipe(HostId, Span),
     /// A machine loses its power, and its disk the end of some state that it held.
     Rot(HostId, Span),
+    /// Nobody reaches the machine that serves this service, for less than a moment.
+    Flap(usize, Span),
+    /// The machine that serves this service stands still until another one takes over.
+    Overtaken(usize),
+    /// The agent that serves this service ends, and the next one as soon as it begins.
+    Again {
+        /// Index of the service.
+        service: usize,
+        /// For so long, each.
+        down: Span,
+    },
     /// Frames arrive twice, but for a few.
     Doubling(Span),
     /// A changed spec is applied to a service.
@@ -98,6 +109,10 @@ pub const KINDS: &[&str] = &[
     "pause",
     "cut",
     "partition",
+    "split",
+    "flap",
+    "overtaken",
+    "again",
     "storm",
     "slowdisk",
     "fulldisk",
@@ -146,6 +161,10 @@ pub struct Choice {
 
 /// The first trouble comes after this: the cluster forms before.
 const CALM: Span = Span::secs(10);
+/// A split lasts from this long, so that a side may open a branch,
+const SPLIT_MIN: Span = Span::secs(6);
+/// to this long: gateways are given up on the way.
+const SPLIT_MAX: Span = Span::secs(45);
 /// Clients are busy from so long before a trouble,
 const HOT_BEFORE: Span = Span::millis(300);
 /// until so long after it.
@@ -238,6 +257,10 @@ fn service(rng: &mut Rng, index: usize, nodes: usize) -> ServiceSpec {
         1 => SuccessionPolicy::Random,
         _ => SuccessionPolicy::Priority((0..nodes).map(key_of).collect()),
     };
+    let goes_on = rng.permille(250);
+    let partition = if goes_on { PartitionPolicy::Continue } else { PartitionPolicy::Stop };
+    // Room for one state of the simulated program, or for many.
+    let branch_limit = ByteCount::kib(if rng.permille(200) { 40 } else { 4 << 10 });
     let check = CheckSpec {
         kind: CheckKind::Alive,
         every: Span::secs(1),
@@ -259,13 +282,22 @@ fn service(rng: &mut Rng, index: usize, nodes: usize) -> ServiceSpec {
         copies,
         min_copies: least,
         interval: rng.span(Span::millis(5), Span::millis(200)),
-        partition: PartitionPolicy::Stop,
+        partition,
         succession,
         checks: if rng.permille(300) { vec![check] } else { Vec::new() },
         placement: Placement::default(),
         restart_wait: Span::secs(10),
-        branch_limit: ByteCount(0),
+        branch_limit,
     }
+}
+
+/// The machines of one side of a cut: some, and not all.
+fn side(rng: &mut Rng, nodes: usize) -> Vec<HostId> {
+    let mut some: Vec<HostId> = (0..nodes).filter(|_| rng.permille(450)).collect();
+    if some.is_empty() || some.len() == nodes {
+        some = vec![rng.index(nodes)];
+    }
+    some
 }
 
 fn trouble(rng: &mut Rng, kind: &str, nodes: usize, services: usize) -> Trouble {
@@ -293,13 +325,11 @@ fn trouble(rng: &mut Rng, kind: &str, nodes: usize, services: usize) -> Trouble 
             Trouble::Pause(host, rng.span(Span::millis(30), most))
         }
         "cut" => Trouble::Cut { a: host, b: other, one_way: rng.permille(400), down: apart },
-        "partition" => {
-            let mut some: Vec<HostId> = (0..nodes).filter(|_| rng.permille(450)).collect();
-            if some.is_empty() {
-                some.push(host);
-            }
-            Trouble::Partition(some, apart)
-        }
+        "partition" => Trouble::Partition(side(rng, nodes), apart),
+        "split" => Trouble::Partition(side(rng, nodes), rng.span(SPLIT_MIN, SPLIT_MAX)),
+        "flap" => Trouble::Flap(service, rng.span(Span::millis(5), Span::millis(200))),
+        "overtaken" => Trouble::Overtaken(service),
+        "again" => Trouble::Again { service, down },
         "storm" => Trouble::Storm(down),
         "slowdisk" => Trouble::SlowDisk(host, down),
         "fulldisk" => Trouble::FullDisk(host, down),

@@ -5,9 +5,10 @@ use jizoku_streams::gateway::{Input, Output};
 use jizoku_types::event::{LinkDownCause, ResetCause};
 use jizoku_types::limits::HOPS_MAX;
 use jizoku_types::spec::OutputMode;
-use jizoku_types::{Channel, ConnId, NodeId, ServiceId, Span};
+use jizoku_types::{Channel, ConnId, Epoch, NodeId, ServiceId, Span};
 
 use crate::clients::{Conn, Mode};
+use crate::history::Seen;
 use crate::life::{Body, Life};
 use crate::links::end;
 use crate::net::HostId;
@@ -31,6 +32,9 @@ pub struct Frame {
     pub channel: Channel,
     /// What is in it.
     pub body: Body,
+    /// It reached the machine in this life, which stood still: it is there although its link has
+    /// gone since.
+    pub arrived: Option<u64>,
 }
 
 impl World {
@@ -48,7 +52,10 @@ impl World {
             }
         }
         let from = self.machines[host].key;
-        self.forward(host, Box::new(Frame { from, to, hops: HOPS_MAX, channel, body }));
+        self.forward(
+            host,
+            Box::new(Frame { from, to, hops: HOPS_MAX, channel, body, arrived: None }),
+        );
     }
 
     /// Sends a frame on from a machine, directly or by its routes.
@@ -88,15 +95,21 @@ impl World {
         mut frame: Box<Frame>,
     ) {
         let link = self.links.get(from, to);
-        if !link.live || link.session != session {
-            return;
-        }
         let now = self.now;
         let machine = &mut self.machines[to];
-        if machine.paused_until > now {
-            let at = machine.paused_until;
-            return self.at(at, What::Deliver { from, to, session, frame });
+        let life = machine.life.as_ref().map(|life| life.number);
+        let there = match frame.arrived {
+            Some(arrived) => life == Some(arrived),
+            None => link.live && link.session == session,
+        };
+        if !there {
+            return;
         }
+        if machine.paused_until > now {
+            frame.arrived = life;
+            return machine.waiting.push(What::Deliver { from, to, session, frame });
+        }
+        frame.arrived = None;
         let routed = |life: &Life| life.routes.contains_key(&frame.from);
         let known =
             machine.peers.contains(&frame.from) || machine.life.as_deref().is_some_and(routed);
@@ -194,8 +207,8 @@ impl World {
         }
         if self.machines[host].paused_until > self.now {
             self.links.get_mut(host, peer).up[end(host, peer)] = true;
-            let at = self.machines[host].paused_until;
-            return self.at(at, What::Notice { host, peer, session, cause });
+            let notice = What::Notice { host, peer, session, cause };
+            return self.machines[host].waiting.push(notice);
         }
         let key = self.links.get(host, peer).keys[end(peer, host)];
         let key = key.unwrap_or(self.machines[peer].key);
@@ -256,13 +269,12 @@ impl World {
             return;
         }
         let Some(Conn { host, life, id: conn, .. }) = self.clients[client].conn else { return };
-        let machine = &self.machines[host];
+        let machine = &mut self.machines[host];
         if machine.life.as_ref().is_none_or(|one| one.number != life) {
             return;
         }
         if machine.paused_until > self.now {
-            let at = machine.paused_until;
-            return self.at(at, What::Asked { client, serial, count });
+            return machine.waiting.push(What::Asked { client, serial, count });
         }
         let bytes: Vec<u8> = self.clients[client].outbox.drain(..count).collect();
         self.tell_gateway(client, Input::FromClient { conn, bytes });
@@ -281,7 +293,12 @@ impl World {
     }
 
     /// A gateway has something for a client.
-    pub(crate) fn gateway_says(&mut self, host: HostId, service: ServiceId, output: Output) {
+    pub(crate) fn gateway_says(
+        &mut self,
+        host: HostId,
+        (service, epoch): (ServiceId, Epoch),
+        output: Output,
+    ) {
         match output {
             Output::ToClient { conn, bytes } => {
                 let Some(client) = self.client_of(service, conn) else { return };
@@ -290,7 +307,9 @@ impl World {
                 one.inbox.extend(&bytes);
                 one.inbox_until = one.inbox_until.max(self.now + delay);
                 let (at, serial, count) = (one.inbox_until, one.serial, bytes.len());
-                self.at(at, What::Answered { client, serial, count });
+                let released = self.oracle.lines(service).map(|lines| lines.released_in(epoch));
+                let seen = Seen { epoch, covered: released.unwrap_or_default() };
+                self.at(at, What::Answered { client, serial, count, seen });
             }
             Output::ResetClient { conn, cause } => self.reset(host, service, conn, cause),
             Output::ClientFin { conn } | Output::CloseClient { conn } => {
@@ -318,9 +337,12 @@ impl World {
         self.oracle.counts.resets += 1;
         let index = self.clients[client].service;
         let free = self.plan.services[index].output == OutputMode::Free;
+        let branched = self.oracle.has_branched(service);
         let allowed = match cause {
             ResetCause::Poisonous | ResetCause::ServiceStopped => true,
-            ResetCause::ReleasedTooMuch => free,
+            ResetCause::ReleasedTooMuch => free || branched,
+            // It had been in a line that another one replaced.
+            ResetCause::BranchStopped | ResetCause::ByInstance if branched => true,
             // Its gateway didn't hear that it was reset as poisonous, and the next epoch only knows
             // that it is gone.
             ResetCause::ByInstance if self.was_quarantined(client, service) => true,
@@ -342,7 +364,7 @@ impl World {
         self.after(patience, What::Turn { client, serial });
     }
 
-    pub(crate) fn answered(&mut self, client: usize, serial: u64, count: usize) {
+    pub(crate) fn answered(&mut self, client: usize, serial: u64, count: (usize, Seen)) {
         let one = &mut self.clients[client];
         if one.serial != serial {
             return;

@@ -1,12 +1,13 @@
 //! What goes wrong, and how it heals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jizoku_checkpoint::holder;
+use jizoku_checkpoint::message::Line;
 use jizoku_node::node;
 use jizoku_types::event::LinkDownCause;
 use jizoku_types::spec::{Durability, OutputMode};
-use jizoku_types::{Epoch, Instant, Member, ServiceId, Span};
+use jizoku_types::{BranchId, Epoch, Instant, Member, ServiceId, Span};
 
 use crate::machine::Machine;
 use crate::net::{HostId, Weather};
@@ -21,6 +22,8 @@ const LATE_AFTER: Span = Span::millis(100);
 /// After standing still a machine has heard everybody again after this.
 const HEARD_AFTER: Span = Span::millis(600);
 
+/// Whoever is to be overtaken stands still for no longer than this.
+const OVERTAKEN_MAX: Span = Span::secs(8);
 /// No two disks are replaced within this time.
 const WIPE_EVERY: Span = Span::secs(90);
 
@@ -39,6 +42,17 @@ pub enum Healing {
     Undrain(HostId),
     /// The service shall run again.
     Run(usize),
+}
+
+/// Troubles that wait for their moment.
+#[derive(Debug, Default)]
+pub(crate) struct Plots {
+    /// A machine that stands still goes on when others have been sealed for a service.
+    overtaken: Option<(ServiceId, HostId)>,
+    /// The next agent that begins to serve it is ended too.
+    again: Option<(ServiceId, Span)>,
+    /// The newest version of each holder set that was looked at.
+    sets: BTreeMap<ServiceId, u64>,
 }
 
 impl World {
@@ -70,6 +84,24 @@ impl World {
                 }
             }
             Trouble::Pause(host, span) => self.pause(host, span),
+            Trouble::Flap(service, down) => {
+                let Some(host) = self.server_of(service) else { return };
+                self.partition(&[host], down);
+            }
+            Trouble::Overtaken(service) => {
+                let (Some(host), Some(id)) = (self.server_of(service), self.ids[service]) else {
+                    return;
+                };
+                if self.machines[host].answers(self.now) {
+                    self.plots.overtaken = Some((id, host));
+                    self.pause(host, OVERTAKEN_MAX);
+                }
+            }
+            Trouble::Again { service, down } => {
+                let Some(host) = self.server_of(service) else { return };
+                self.plots.again = self.ids[service].map(|id| (id, down));
+                self.crash(host, LinkDownCause::Reset, down);
+            }
             Trouble::Cut { a, b, one_way, down } => {
                 self.cut(a, b, down);
                 if !one_way {
@@ -235,9 +267,51 @@ impl World {
     }
 
     pub(crate) fn resume(&mut self, host: HostId, late: bool) {
+        let until = self.machines[host].paused_until;
+        // It may have gone on before, or stand still again.
+        if until > self.now || (late && until != self.now) {
+            return;
+        }
+        self.go_on(host);
         self.tell_node(host, node::Input::Late(late));
         if late {
             self.after(HEARD_AFTER, What::Resume { host, late: false });
+        }
+    }
+
+    /// What came while a machine stood still happens now.
+    pub(crate) fn go_on(&mut self, host: HostId) {
+        for what in std::mem::take(&mut self.machines[host].waiting) {
+            self.at(self.now, what);
+        }
+    }
+
+    /// Holders refuse what is older: whoever stood still for that goes on, about now.
+    pub(crate) fn sealed(&mut self, service: ServiceId, epoch: Epoch) {
+        let Some((_, host)) = self.plots.overtaken.filter(|(of, _)| *of == service) else { return };
+        let machine = &self.machines[host];
+        let running = machine.life.as_ref().and_then(|life| life.runners.get(&service));
+        let older = running.is_some_and(|one| epoch.supersedes(&one.runner.epoch()));
+        if !older || machine.paused_until <= self.now {
+            return;
+        }
+        self.plots.overtaken = None;
+        let until = self.now + self.rng.span(Span::ZERO, Span::millis(30));
+        self.machines[host].paused_until = until;
+        self.at(until, What::Resume { host, late: true });
+    }
+
+    /// An agent began to serve: it may be the next to end.
+    pub(crate) fn strike_again(&mut self, host: HostId, life: u64, service: ServiceId) {
+        if let Some((_, down)) = self.plots.again.take_if(|(of, _)| *of == service) {
+            let soon = self.rng.span(Span::ZERO, Span::millis(300));
+            self.after(soon, What::Strike { host, life, down });
+        }
+    }
+
+    pub(crate) fn strike(&mut self, host: HostId, life: u64, down: Span) {
+        if self.machines[host].life.as_ref().is_some_and(|one| one.number == life) {
+            self.crash(host, LinkDownCause::Silence, down);
         }
     }
 
@@ -346,21 +420,31 @@ impl World {
         let Some(life) = &self.machines[host].life else { return Ok(()) };
         let Some(record) = life.node.catalog().service(service) else { return Ok(()) };
         let Some(running) = life.runners.get(&service) else { return Ok(()) };
-        if record.epoch != epoch || self.oracle.is_tainted(service) {
+        let line = Line { service, branch: epoch.branch };
+        let main = epoch.branch == BranchId::MAIN;
+        if (main && record.epoch != epoch) || self.oracle.is_tainted(service) {
             return Ok(());
         }
-        let id = self.oracle.id_of(service, epoch.counter, seq);
-        let captured = self.oracle.when_captured(service, epoch.counter, seq);
+        // The set of a branch is its opener's own.
+        let members = if main { &record.holders } else { &running.told.members };
+        let id = self.oracle.id_of(service, epoch, seq);
+        let captured = self.oracle.when_captured(service, epoch, seq);
         // What is asked may have changed since the epoch began; what was acknowledged from disk
         // before that counts.
         let (spec, begun) = (&record.spec, &running.assignment.spec);
         let disk = [spec.durable, begun.durable].contains(&Durability::Disk);
-        for member in &record.holders {
+        for member in members {
             let Some(holder) = self.host_of(member.node) else { continue };
             let machine = &self.machines[holder];
             let there = machine.life.as_ref().filter(|life| life.me == *member);
-            if there.is_some_and(|life| life.holds(service) < id) {
+            if there.is_some_and(|life| life.holds_of(line) < id) {
                 return Err(format!("3: {service} {epoch} releases {id}; n{holder} lacks it"));
+            }
+            let flushes = [spec.durable, begun.durable] == [Durability::Disk; 2];
+            if there.is_some() && flushes && machine.disk.written(line).top < id {
+                return Err(format!(
+                    "3: {service} {epoch} releases {id}; n{holder} has it in memory only"
+                ));
             }
             // Gone before it was captured: it can't have acknowledged it.
             let late = captured.is_some_and(|at| machine.gone_since < at);
@@ -371,7 +455,7 @@ impl World {
             }
         }
         let holds = |machine: &&Machine| {
-            let holds = machine.life.as_ref().is_some_and(|life| life.holds(service) >= id);
+            let holds = machine.life.as_ref().is_some_and(|life| life.holds_of(line) >= id);
             let recently = self.now.since(machine.gone_since) < Span::secs(30);
             machine.host != host && (holds || machine.life.is_none() || recently)
         };
@@ -380,6 +464,81 @@ impl World {
             return Err(format!("3: {service} {epoch} releases {id}, held by {copies} others"));
         }
         Ok(())
+    }
+
+    /// When a set changes, every member of the new one has what was released.
+    pub(crate) fn set_is_whole(&mut self, host: HostId, service: ServiceId) -> Result<(), String> {
+        let Some(life) = &self.machines[host].life else { return Ok(()) };
+        let Some(record) = life.node.catalog().service(service) else { return Ok(()) };
+        let newest = self.plots.sets.entry(service).or_default();
+        let seen = *newest >= record.holders_version;
+        *newest = (*newest).max(record.holders_version);
+        // Where a branch became the main line, holders have it under the branch's name first.
+        if seen || record.fork.is_some() || self.oracle.is_tainted(service) {
+            return Ok(());
+        }
+        let released = self.oracle.last_released(service);
+        for member in &record.holders {
+            let Some(holder) = self.host_of(member.node) else { continue };
+            let there = self.machines[holder].life.as_ref().filter(|life| life.me == *member);
+            if let Some(holds) = there.map(|life| life.holds(service))
+                && holds < released
+            {
+                return Err(format!(
+                    "3: n{holder} is a holder of {service} now, and has {holds}, not {released}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// With `durable = "disk"` somebody goes on only when a seal is on a disk: a holder that
+    /// crashes must not take from the one before afterwards.
+    pub(crate) fn seals_are_written(
+        &self,
+        host: HostId,
+        service: ServiceId,
+        epoch: Epoch,
+    ) -> Result<(), String> {
+        let Some(life) = &self.machines[host].life else { return Ok(()) };
+        let Some(record) = life.node.catalog().service(service) else { return Ok(()) };
+        let line = Line { service, branch: BranchId::MAIN };
+        let flushes = record.spec.durable == Durability::Disk && record.fork.is_none();
+        if epoch.branch != BranchId::MAIN || !flushes || self.oracle.is_tainted(service) {
+            return Ok(());
+        }
+        let holders = record.holders.iter().filter_map(|member| self.host_of(member.node));
+        let mut living = holders.filter(|holder| self.machines[*holder].life.is_some()).peekable();
+        let written =
+            |holder: HostId| self.machines[holder].disk.written(line).sealed >= epoch.counter;
+        if living.peek().is_some() && !living.any(written) {
+            return Err(format!("3: {service} {epoch} goes on, and no seal is on a disk"));
+        }
+        Ok(())
+    }
+
+    /// Whether what nobody has any more may be given up here: operators said so, there was
+    /// nothing to be kept, or the whole cluster was restarted.
+    pub(crate) fn may_lose(&self, host: HostId, service: ServiceId) -> bool {
+        let running = self.machines[host].life.as_ref().and_then(|life| life.runners.get(&service));
+        let Some(running) = running else { return true };
+        let cold = running.assignment.cluster_restarted && self.all_restarted(host, service);
+        running.accepts_loss || running.assignment.holders.members.is_empty() || cold
+    }
+
+    /// Whether nobody that this machine can reach has lived since something was last released.
+    fn all_restarted(&self, host: HostId, service: ServiceId) -> bool {
+        let since = self.oracle.released_at(service);
+        let (mut near, mut next) = (BTreeSet::from([host]), vec![host]);
+        while let Some(one) = next.pop() {
+            let linked = |peer: &HostId| *peer != one && self.links.get(one, *peer).live;
+            for peer in (0..self.machines.len()).filter(linked) {
+                if near.insert(peer) {
+                    next.push(peer);
+                }
+            }
+        }
+        near.into_iter().all(|host| self.machines[host].began >= since)
     }
 
     /// Whether a member of the last holder set that this machine knows of lives, and may be

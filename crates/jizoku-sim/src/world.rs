@@ -14,13 +14,15 @@ use jizoku_checkpoint::holder::{self, Token};
 use jizoku_consensus::{self as consensus, PersistToken};
 use jizoku_node::node;
 use jizoku_types::event::LinkDownCause;
-use jizoku_types::{ConnId, Event, Instant, NodeId, ServiceId, Span};
+use jizoku_types::{BranchId, ConnId, Event, Instant, NodeId, ServiceId, Span};
 
+use crate::branches::check_lines;
 use crate::bug::Bug;
 use crate::clients::{COUNTERS, Client, Mode};
 use crate::clock::{Clock, RIGHT};
-use crate::history::History;
+use crate::history::{History, Seen};
 use crate::life::Effect;
+use crate::lines::Started;
 use crate::links::Links;
 use crate::machine::Machine;
 use crate::net::{HostId, Net};
@@ -30,7 +32,7 @@ use crate::plan::{Choice, Plan};
 use crate::rng::Rng;
 use crate::scale::Meter;
 use crate::traffic::Frame;
-use crate::troubles::Healing;
+use crate::troubles::{Healing, Plots};
 
 /// After trouble has ended, every service must have answered again within this time.
 pub const SERVES_WITHIN: Span = Span::secs(60);
@@ -64,6 +66,8 @@ pub(crate) enum What {
     Heal(Healing),
     /// A machine goes on after it stood still; then it has heard everybody again.
     Resume { host: HostId, late: bool },
+    /// The agent that serves ends, if it is still this life.
+    Strike { host: HostId, life: u64, down: Span },
     /// Operators look at the cluster.
     Operate,
     /// A client goes on.
@@ -71,7 +75,7 @@ pub(crate) enum What {
     /// Bytes of a client reach its gateway.
     Asked { client: usize, serial: u64, count: usize },
     /// Bytes reach a client.
-    Answered { client: usize, serial: u64, count: usize },
+    Answered { client: usize, serial: u64, count: usize, seen: Seen },
     /// A client has waited for long.
     Patience { client: usize, serial: u64, tag: u64 },
     /// Trouble ends, the last questions are asked.
@@ -138,6 +142,7 @@ pub struct World {
     pub(crate) lives: u64,
     pub(crate) violation: Option<String>,
     pub(crate) meter: Option<Meter>,
+    pub(crate) plots: Plots,
     queue: BinaryHeap<Entry>,
     last_number: u64,
     trace: u64,
@@ -190,6 +195,7 @@ impl World {
             lives: 0,
             violation: None,
             meter: None,
+            plots: Plots::default(),
             queue: BinaryHeap::new(),
             last_number: 0,
             trace: seed,
@@ -289,10 +295,13 @@ impl World {
             What::Trouble(index) => self.trouble(index),
             What::Heal(healing) => self.heal(healing),
             What::Resume { host, late } => self.resume(host, late),
+            What::Strike { host, life, down } => self.strike(host, life, down),
             What::Operate => self.operate(),
             What::Turn { client, serial } => self.turn(client, serial),
             What::Asked { client, serial, count } => self.asked(client, serial, count),
-            What::Answered { client, serial, count } => self.answered(client, serial, count),
+            What::Answered { client, serial, count, seen } => {
+                self.answered(client, serial, (count, seen));
+            }
             What::Patience { client, serial, tag } => self.patience(client, serial, tag),
             What::End => self.end(),
         }
@@ -319,6 +328,7 @@ impl World {
             What::Answered { client, count, .. } => (14, (*client as u64) << 32 | *count as u64),
             What::Patience { client, .. } => (15, *client as u64),
             What::End => (16, 0),
+            What::Strike { host, .. } => (17, *host as u64),
         };
         for word in [self.now.as_nanos(), kind, detail] {
             self.trace = (self.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
@@ -367,6 +377,7 @@ impl World {
         self.say(|| format!("n{host} starts, life {lives}"));
         let started = self.machines[host].start(now, lives, host == 0 && lives == 1, bug);
         self.check(started);
+        self.go_on(host);
         self.settle(host);
     }
 
@@ -425,13 +436,11 @@ impl World {
             return;
         }
         if machine.paused_until > now {
-            let at = machine.paused_until;
-            return self.at(at, What::Logged { host, life, token });
+            return machine.waiting.push(What::Logged { host, life, token });
         }
         let written = machine.disk.log_written(token);
         let local = machine.clock.local(now);
-        let told = self.bug == Some(Bug::LogUnflushed);
-        if let Some(life) = machine.life.as_mut().filter(|_| !told) {
+        if let Some(life) = machine.life.as_mut() {
             life.tell_consensus(local, consensus::Input::Persisted { token });
         }
         self.check(written);
@@ -445,8 +454,7 @@ impl World {
             return;
         }
         if machine.paused_until > now {
-            let at = machine.paused_until;
-            return self.at(at, What::Stored { host, life, token });
+            return machine.waiting.push(What::Stored { host, life, token });
         }
         let local = machine.clock.local(now);
         let mut inputs = Vec::new();
@@ -506,13 +514,6 @@ impl World {
                 let (least, most) = (Span::micros(200) + disk.slow, Span::millis(5) + disk.slow);
                 let delay = self.rng.span(least, most);
                 self.after(delay, What::Logged { host, life, token });
-                if self.bug == Some(Bug::LogUnflushed) {
-                    let machine = &mut self.machines[host];
-                    let local = machine.clock.local(self.now);
-                    if let Some(life) = &mut machine.life {
-                        life.tell_consensus(local, consensus::Input::Persisted { token });
-                    }
-                }
             }
             Effect::Store { token, record } => {
                 let disk = &mut self.machines[host].disk;
@@ -521,7 +522,9 @@ impl World {
                 let delay = self.rng.span(least, most);
                 self.after(delay, What::Stored { host, life, token });
             }
-            Effect::Client { service, output } => self.gateway_says(host, service, output),
+            Effect::Client { service, epoch, output } => {
+                self.gateway_says(host, (service, epoch), output);
+            }
             Effect::Peers(peers) => self.machines[host].peers = peers,
             Effect::Answer { id, result } => self.operator_answered(id, result),
             Effect::Applied { index, command } => {
@@ -541,26 +544,33 @@ impl World {
 
     fn runner_effect(&mut self, host: HostId, life: u64, effect: Effect) {
         match effect {
-            Effect::Started { service, epoch, seq, quarantine } => {
+            Effect::Assigned { service, epoch, fork } => {
+                self.assigned((host, life), service, epoch, fork);
+            }
+            Effect::Started { service, epoch, seq, values, quarantine } => {
                 self.oracle.quarantine(self.now, service, quarantine);
                 self.say(|| format!("n{host} starts an instance of {service} {epoch} from {seq}"));
-                let kept = self.is_kept(host, service);
-                let place = (host, life);
-                let started = self.oracle.started(place, service, epoch.counter, seq, kept);
+                let kept = epoch.branch != BranchId::MAIN
+                    || self.is_kept(host, service)
+                    || !self.may_lose(host, service);
+                let started = Started { place: (host, life), seq, values };
+                let started = self.oracle.started(self.now, service, epoch, started, kept);
                 self.check(started);
+                self.strike_again(host, life, service);
             }
             Effect::Captured { service, epoch, seq } => {
-                self.oracle.captured(self.now, service, epoch.counter, seq);
+                self.oracle.captured(self.now, service, epoch, seq);
             }
-            Effect::Released { service, epoch, seq } => {
+            Effect::Released { service, epoch, seq, version } => {
                 let alone = self.is_alone(host, service);
-                let released = self.oracle.released(service, epoch.counter, seq, alone);
+                let released =
+                    self.oracle.released(self.now, service, (epoch, seq), alone, version);
                 self.check(released);
                 let kept = self.kept_by_all(host, service, epoch, seq);
                 self.check(kept);
             }
             Effect::Emitted { service, epoch } => {
-                let emitted = self.oracle.emitted(service, epoch.counter);
+                let emitted = self.oracle.emitted(service, epoch);
                 self.check(emitted);
             }
             Effect::Committed { .. } => self.oracle.counts.commits += 1,
@@ -574,6 +584,18 @@ impl World {
             meter.saw(self.now, host, event);
         }
         self.oracle.saw(self.now, host, event);
+        match event {
+            Event::Sealed { service, epoch, .. } => self.sealed(*service, *epoch),
+            Event::StateCollected { service, epoch, .. } => {
+                let sealed = self.seals_are_written(host, *service, *epoch);
+                self.check(sealed);
+            }
+            Event::HoldersChanged { service, .. } => {
+                let whole = self.set_is_whole(host, *service);
+                self.check(whole);
+            }
+            _ => {}
+        }
     }
 
     fn end(&mut self) {
@@ -613,7 +635,11 @@ impl World {
         }
         // A bit more, so that the last catalog entries are everywhere.
         let calm = self.now.since(self.plan.end) > Span::secs(10);
-        done && calm && self.catalogs_agree() || late
+        done && calm
+            && self.catalogs_agree()
+            && self.branch_left().is_none()
+            && self.stale_instance().is_none()
+            || late
     }
 
     fn catalogs_agree(&self) -> bool {
@@ -690,13 +716,24 @@ impl World {
             let spec = &self.plan.services[index];
             let held = spec.output == jizoku_types::spec::OutputMode::Held && spec.min_copies > 0;
             let tainted = self.ids[index].is_some_and(|id| self.oracle.is_tainted(id));
-            if held && !tainted {
+            let lines = self.ids[index].and_then(|id| self.oracle.lines(id));
+            let branched = lines.filter(|lines| lines.has_branched());
+            if let (true, false, Some(lines)) = (held, tainted, branched) {
+                let checked = check_lines(&self.histories[index], lines);
+                self.check(checked.map_err(|wrong| format!("10: s{index}: {wrong}")));
+            } else if held && !tainted {
                 let checked = self.histories[index].check();
                 self.check(checked.map_err(|wrong| format!("4: s{index}: {wrong}")));
             }
         }
         if !self.catalogs_agree() {
             self.complain(format!("8: the catalogs differ at the end{}", self.describe_logs()));
+        }
+        if let Some(left) = self.branch_left() {
+            self.complain(format!("10: {left}"));
+        }
+        if let Some(stale) = self.stale_instance() {
+            self.complain(format!("1: {stale}"));
         }
     }
 }
