@@ -697,7 +697,8 @@ impl World {
                 let runner = life.runners.get(&id).map(|one| format!("{:?}", one.runner));
                 let gateway = life.gateways.get(&id).map(|one| one.phase());
                 text += &format!(
-                    "\n  n{} leader {:?} {epoch} active {active:?} holders {:?} {runner:?} {gateway:?}",
+                    "\n  n{} leader {:?} {epoch} active {active:?} holders {:?} {runner:?} \
+                     {gateway:?}",
                     machine.host,
                     life.node.leader(),
                     record.holders,
