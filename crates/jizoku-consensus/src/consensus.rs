@@ -47,7 +47,7 @@ use vote::{Campaign, Sounding};
 
 /// A learner gets every so manieth heartbeat only: it elects nobody, and a large cluster is mostly
 /// learners. It still gets entries at once.
-const LEARNER_TURN: u64 = 8;
+const LEARNER_TURN: u64 = 4;
 
 /// One node's share of the replicated log. See the crate's description.
 #[derive(Debug)]
@@ -497,6 +497,11 @@ impl Consensus {
 
     /// Acts on what this node became.
     fn observe(&mut self, now: Instant) {
+        let silent = |heard: Instant| now.since(heard) >= self.patience(Role::Leader);
+        if self.leading.is_some() && !self.alone() && self.last_heard().is_none_or(silent) {
+            // Who follows it in its part of a partition must not believe in it for ever.
+            self.step_down();
+        }
         let role = match &self.leading {
             Some(_) => Role::Leader,
             None if self.votes() => Role::Voter,

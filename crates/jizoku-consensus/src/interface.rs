@@ -41,16 +41,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: 40 ms heartbeats, elections after 120 to 240 ms of silence, proposals given
+    /// The defaults: 100 ms heartbeats, elections after 300 to 600 ms of silence, proposals given
     /// up after 2 s, a snapshot every 4096 entries.
+    ///
+    /// A dead leader is known sooner than that, by its links: see [`Input::PeerDown`].
     pub fn new(me: NodeId, cluster: ClusterId, generation: Generation, seed: u64) -> Config {
         Config {
             me,
             cluster,
             generation,
-            heartbeat: Span::millis(40),
-            election_min: Span::millis(120),
-            election_max: Span::millis(240),
+            heartbeat: Span::millis(100),
+            election_min: Span::millis(300),
+            election_max: Span::millis(600),
             proposal_timeout: Span::secs(2),
             snapshot_every: 4096,
             seed,

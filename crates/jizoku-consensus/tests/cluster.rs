@@ -69,11 +69,11 @@ fn the_next_leader_commits_soon_after_the_last_one_died() {
     for count in [3, 5] {
         let (half, worst) = spread((0..KILLS).map(|seed| fail_over(seed, count, false)).collect());
         println!("{count} nodes: half within {half}, all within {worst}");
-        assert!(worst < Span::millis(350), "{half} {worst}");
+        assert!(worst < Span::millis(800), "{half} {worst}");
         let (half, worst) = spread((0..KILLS).map(|seed| fail_over(seed, count, true)).collect());
         println!("{count} nodes, death known: half within {half}, all within {worst}");
         assert!(half < Span::millis(30), "{half} {worst}");
-        assert!(worst < Span::millis(250), "{half} {worst}");
+        assert!(worst < Span::millis(600), "{half} {worst}");
     }
 }
 
@@ -210,13 +210,30 @@ fn a_leader_without_a_majority_stops_calling_itself_one() {
     world.isolate(leader);
     let took =
         world.run_until("it steps down", Span::secs(1), |w| w.status(leader).leader.is_none());
-    assert!(took <= Span::millis(300), "{took}");
+    assert!(took <= Span::millis(700), "{took}");
     let id = world.propose(leader);
     world.run_until("another leads", Span::secs(1), |w| w.leader().is_some_and(|l| l != leader));
     world.run_until("the proposal ends", Span::secs(3), |w| w.ends.contains_key(&id));
     assert_eq!(world.ends[&id], End::Refused(RefuseReason::NotTaken));
     world.heal();
     calm_down(&mut world);
+}
+
+#[test]
+fn who_is_cut_off_with_the_leader_believes_in_it_no_more() {
+    for seed in 0..4 {
+        let mut world = World::cluster(seed, 5);
+        let leader = world.leader().expect("quiet");
+        let companion = world.up().into_iter().find(|id| *id != leader).expect("four others");
+        let rest = world.up().into_iter().filter(|id| ![leader, companion].contains(id)).collect();
+        world.cut_between(&BTreeSet::from([leader, companion]), &rest);
+        world.run(Span::secs(3));
+        for id in [leader, companion] {
+            assert_eq!(world.status(id).leader, None, "seed {seed}");
+        }
+        world.heal();
+        calm_down(&mut world);
+    }
 }
 
 #[test]
@@ -421,14 +438,14 @@ fn a_lone_survivor_is_recovered_as_a_new_generation() {
 #[test]
 fn a_slow_way_between_voters_is_no_reason_to_stop() {
     let mut world = World::cluster(9, 3);
-    // A round trip of 80 ms: twice a heartbeat.
-    world.weather.delay = (Span::millis(38), Span::millis(40));
+    // A round trip of 200 ms: twice a heartbeat.
+    world.weather.delay = (Span::millis(98), Span::millis(100));
     world.run(Span::secs(5));
     let leader = world.leader().expect("still one");
     let term = world.status(leader).term;
     for _ in 0..20 {
         let took = world.make_progress(Span::secs(2));
-        assert!(took < Span::millis(300), "{took}");
+        assert!(took < Span::millis(700), "{took}");
     }
     assert_eq!(world.status(world.leader().expect("one")).term, term, "no election meanwhile");
 }
@@ -467,7 +484,7 @@ fn noise_is_dropped_and_counted() {
     world.run(Span::secs(1));
     let traffic = std::mem::take(&mut world.traffic);
     world.keep_traffic = false;
-    assert!(traffic.len() > 100);
+    assert!(traffic.len() > 50);
     let leader = world.leader().expect("quiet");
     for (count, message) in traffic.iter().enumerate() {
         let mut message = message.clone();

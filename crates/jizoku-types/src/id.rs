@@ -19,12 +19,14 @@ pub struct NodeId(pub [u8; 32]);
 impl Ord for NodeId {
     /// As strings of bytes. Nearly every table is ordered by node, and keys are random: so the
     /// first eight bytes are compared as one number, and the rest only if these are equal.
+    #[inline]
     fn cmp(&self, other: &NodeId) -> Ordering {
         self.head().cmp(&other.head()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
 impl PartialOrd for NodeId {
+    #[inline]
     fn partial_cmp(&self, other: &NodeId) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -32,6 +34,7 @@ impl PartialOrd for NodeId {
 
 impl NodeId {
     /// The first bytes as a number that has their order.
+    #[inline]
     fn head(&self) -> u64 {
         let mut head = [0; 8];
         head.copy_from_slice(&self.0[..8]);

@@ -126,7 +126,7 @@ impl Stage {
     /// Elected by node 2, with everything written; in the term that is given back.
     fn elected(term: u64, entries: Vec<Entry>) -> (Stage, u64) {
         let mut stage = Stage::new(term, entries);
-        stage.wait(Span::millis(300));
+        stage.wait(Span::millis(700));
         let term = term + 1;
         stage.hear(2, Body::Voted { term, pre: true });
         stage.flush_all();
@@ -156,7 +156,7 @@ fn a_vote_is_given_once_it_is_safe() {
 fn its_own_vote_counts_once_it_is_safe() {
     let mut stage = Stage::new(1, vec![]);
     stage.hear(2, append(2, 1, id(0, 0), vec![], 1));
-    stage.wait(Span::millis(300));
+    stage.wait(Span::millis(700));
     stage.hear(3, Body::Voted { term: 3, pre: true });
     stage.hear(3, Body::Voted { term: 3, pre: false });
     assert!(stage.value.leading.is_none());
@@ -175,7 +175,7 @@ fn who_hears_a_leader_gives_no_vote() {
     assert_eq!(stage.hear(3, ask(true, false)), []);
     assert_eq!(stage.hear(3, ask(false, false)), []);
     assert_eq!(stage.value.state.term(), 2);
-    stage.now += Span::millis(130);
+    stage.now += Span::millis(310);
     assert_eq!(stage.hear(3, ask(true, false)), [Body::Voted { term: 3, pre: true }]);
     stage.hear(2, append(2, 1, id(0, 0), vec![], 1));
     stage.hear(3, ask(false, true));
@@ -291,7 +291,7 @@ fn what_was_lost_is_sent_again_once() {
     };
     assert_eq!(entries(&stage.answers(2)), [2, 3, 4, 5, 6]);
     stage.sent.clear();
-    stage.wait(Span::millis(50));
+    stage.wait(Span::millis(110));
     let beats = stage.answers(2);
     let [.., Body::Append { stamp, .. }] = beats[..] else { panic!("{beats:?}") };
     let conflict = Body::Conflict { term, stamp, hint: 2 };

@@ -19,9 +19,15 @@ fn five() -> Members {
     Members { voters: vec![all.clone()], all }
 }
 
-/// Node `me` of five, following node 1 of term 7, in the default times.
+/// Node `me` of five, following node 1 of term 7: heartbeats every 40 ms, 120 to 240 ms of
+/// patience.
 fn follower(me: u8) -> Election {
-    let config = Config::new(node(me), ClusterId([0; 16]), Generation(0), 0);
+    let config = Config {
+        heartbeat: Span::millis(40),
+        election_min: Span::millis(120),
+        election_max: Span::millis(240),
+        ..Config::new(node(me), ClusterId([0; 16]), Generation(0), 0)
+    };
     let mut election = Election::new(&config);
     election.set_role(at(0), Role::Voter, false, 0);
     election.set_leader(Some((node(1), 7)));
