@@ -378,9 +378,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether frames of this node are taken and passed on: those of members, and of nodes to which
+    /// the owner gave a way. These are members that its catalog doesn't have yet.
+    fn is_heard(&self, node: NodeId) -> bool {
+        self.is_member(node) || read(&self.table).routes.contains_key(&node)
+    }
+
     /// Takes a frame that came in on a link: delivers it, passes it on, or drops it.
     pub(crate) fn arrived(&self, mut frame: Frame) -> Result<(), Blocked> {
-        if !self.is_member(frame.header.from) {
+        if !self.is_heard(frame.header.from) {
             self.counters().dropped_not_member.bump();
             return Ok(());
         }

@@ -202,6 +202,19 @@ async fn frames_of_removed_nodes_are_dropped_though_a_member_relays_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_way_is_heard_though_it_is_no_member_yet() {
+    let [a, b, newcomer] = identities::<3>();
+    let mut node = TestNode::start(config(&a, &[a.clone(), b.clone()]));
+    let mut intruder = Intruder::enter(&b, &mut node).await;
+    node.handle.set_routes([(newcomer.node(), b.node())].into());
+    let header = Header::new(newcomer.node(), a.node(), Channel::Control);
+    let frame = Frame { header, body: Bytes::new() };
+    intruder.conn(Lane::Control).send(&frame.prefix()).await.expect("sent");
+    assert_eq!(node.receive(Channel::Control).await.from, newcomer.node());
+    assert_eq!(node.handle.stats().dropped_not_member, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_lost_the_link_is_told_from_one_that_has_not_heard_of_it() {
     let [a, b] = identities::<2>();
     let mut node = TestNode::start(config(&a, &[a.clone(), b.clone()]));
