@@ -84,14 +84,15 @@ impl History {
     }
 
     /// What clients of one line of a service saw: the answers that are on the way to this epoch,
-    /// and a read of all counters where each epoch on it began.
+    /// and a read of all counters where each epoch on it began. Not of one that began from more than
+    /// the next went on from: nothing of that was released, and nobody saw it.
     pub fn of_line(&self, lines: &Lines, epoch: Epoch) -> History {
         let path = lines.path(epoch);
         let on = |one: &Operation| Lines::is_on(&path, one.seen.epoch, one.seen.covered);
         let masked = |one: &Operation| Operation { answer: one.answer.filter(|_| on(one)), ..*one };
         let mut operations: Vec<Operation> = self.operations.iter().map(masked).collect();
-        for epoch in path.keys() {
-            let Some((at, values)) = lines.beginning(*epoch) else { continue };
+        for (epoch, most) in &path {
+            let Some((at, values)) = lines.beginning(*epoch, *most) else { continue };
             for (counter, value) in values.iter().enumerate() {
                 let counter = counter as Counter;
                 let (op, answer, seen) = (Op::Read, Some((at, *value)), Seen::default());

@@ -274,9 +274,11 @@ impl Lines {
         path
     }
 
-    /// When the instance of an epoch began, and the counters that it began with.
-    pub fn beginning(&self, epoch: Key) -> Option<(Instant, &[u64])> {
-        let (at, started) = self.reigns.get(&epoch)?.instance.as_ref()?;
+    /// When the instance of an epoch began, and the counters that it began with, if that was from no
+    /// more than `most`.
+    pub fn beginning(&self, epoch: Key, most: CheckpointId) -> Option<(Instant, &[u64])> {
+        let reign = self.reigns.get(&epoch).filter(|reign| reign.from <= most)?;
+        let (at, started) = reign.instance.as_ref()?;
         Some((*at, &started.values))
     }
 
@@ -364,6 +366,7 @@ mod tests {
         assert!(!Lines::is_on(&path, Epoch::main(1), id(1, 4)));
         assert!(Lines::is_on(&path, branch, id(2, 9)));
         assert!(!Lines::is_on(&lines.path(Epoch::main(1)), branch, id(2, 9)));
-        assert_eq!(lines.beginning((OTHER, 2)), Some((at(10), &[7][..])));
+        assert_eq!(lines.beginning((OTHER, 2), id(1, 3)), Some((at(10), &[7][..])));
+        assert_eq!(lines.beginning((OTHER, 2), id(1, 2)), None, "more than what was gone on from");
     }
 }
