@@ -307,9 +307,8 @@ impl Holder {
         if self.lines.remove(&line).is_none() {
             return;
         }
-        for store in self.stores.values_mut().filter(|store| store.line == line) {
-            store.waiting.clear();
-        }
+        // What is on its way to the disk is no business of whoever holds the line next.
+        self.stores.retain(|_, store| store.line != line);
         self.last_token += 1;
         let (token, record) = (self.last_token, Record::Forgotten { line });
         self.outputs.push_back(Output::Store { token, record });

@@ -533,6 +533,19 @@ fn a_collected_state_is_installed_and_a_forgotten_line_is_gone() {
 }
 
 #[test]
+fn what_was_being_written_of_a_forgotten_line_is_nobodys() {
+    let (mut desk, terms) = (Desk::new(), terms(1, MEMORY));
+    let one = point(1, 1);
+    desk.ship(terms, 1, &Point::none(), &one);
+    assert!(!desk.stores.is_empty());
+    desk.input(Input::Forget(LINE));
+    // The disk answers for the old line's records while the new line's are under way.
+    assert_eq!(desk.ship(terms, 2, &Point::none(), &one), ack(1, 1));
+    desk.flush();
+    assert_eq!(desk.ids(), [one.id]);
+}
+
+#[test]
 fn a_long_log_is_written_anew() {
     let (mut desk, terms) = (Desk::new(), terms(1, MEMORY));
     let mut base = Point::none();
