@@ -751,6 +751,7 @@ impl Node {
             reach::Output::RoutesAre(routes) => self.outputs.push_back(Output::Routes(routes)),
             reach::Output::Reachable { node } => {
                 self.unreachable_since.remove(&node.node);
+                self.facts.meets(node);
                 self.branches.tell_soon();
                 self.event(Event::NodeReachable { node: node.node });
                 self.outputs.push_back(Output::LinkBack(node.node));
@@ -761,6 +762,7 @@ impl Node {
                 self.outputs.push_back(Output::PeerDown { node });
             }
             reach::Output::Restarted { node } => {
+                self.facts.meets(node);
                 self.outputs.push_back(Output::LinkBack(node.node));
             }
             reach::Output::FactsOf { origin, bytes } => self.facts.learned(origin, &bytes),

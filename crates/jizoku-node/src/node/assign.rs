@@ -156,7 +156,7 @@ impl Node {
             holders: holders.clone(),
             everyone: self.catalog.current_members().collect(),
             accept_loss: record.loss_accepted && !branch,
-            cluster_restarted: self.cluster_restarted() && !branch
+            cluster_restarted: self.cluster_restarted(&holders.members) && !branch
                 || self.planted.has(Fault::ColdAlways),
             fork: fork.filter(|_| !self.planted.has(Fault::ForkForgotten)),
             poisonous: crashes.is_some_and(|crashes| crashes.from_count >= 2),

@@ -5,11 +5,12 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use jizoku_core::catalog::ServiceRecord;
+use jizoku_core::catalog::{Catalog, ServiceRecord};
 use jizoku_core::reach;
 use jizoku_types::spec::EngineSpec;
 use jizoku_types::{
-    ByteCount, CheckpointId, Epoch, Instant, Member, NodeId, ServiceId, Span, decode, encode,
+    ByteCount, CheckpointId, Epoch, Incarnation, Instant, Member, NodeId, ServiceId, Span, decode,
+    encode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +145,8 @@ pub(super) struct Own {
     told_unprepared: BTreeSet<ServiceId>,
     next: Instant,
     others: BTreeMap<NodeId, Heard>,
+    /// In which incarnation each node was first reached since this one started.
+    met: BTreeMap<NodeId, Incarnation>,
     cold: Cold,
 }
 
@@ -177,6 +180,7 @@ impl Own {
             told_unprepared: BTreeSet::new(),
             next: now,
             others: BTreeMap::new(),
+            met: BTreeMap::new(),
             cold: if restarted { Cold::Unknown } else { Cold::No },
         }
     }
@@ -249,6 +253,23 @@ impl Own {
             self.cold =
                 if leader == me { Cold::Until(now + COLD_FOR) } else { Cold::Ask(leader, now) };
         }
+    }
+
+    /// This node is there.
+    pub(super) fn meets(&mut self, member: Member) {
+        self.met.entry(member.node).or_insert(member.incarnation);
+    }
+
+    /// Nodes that are no members any more are forgotten.
+    pub(super) fn forget_strangers(&mut self, catalog: &Catalog) {
+        self.met.retain(|node, _| catalog.members().contains_key(node));
+    }
+
+    /// Whether one of these lived after this node started. What it took with it when it died later
+    /// was not lost with the whole cluster.
+    fn has_met(&self, members: &BTreeSet<Member>) -> bool {
+        let since = |member: &Member| self.met.get(&member.node).copied();
+        members.iter().any(|member| since(member).is_some_and(|first| first <= member.incarnation))
     }
 
     fn is_cold(&self, now: Instant) -> bool {
@@ -350,9 +371,12 @@ impl Node {
     }
 
     /// Whether all nodes that can be reached started when no leader was known: the whole cluster
-    /// was down, and no incarnation of any holder set lives on.
-    pub(super) fn cluster_restarted(&self) -> bool {
+    /// was down, and these holders, of which none lives on, went down with it.
+    pub(super) fn cluster_restarted(&self, holders: &BTreeSet<Member>) -> bool {
         let (me, now) = (self.me().node, self.now);
+        if self.facts.has_met(holders) {
+            return false;
+        }
         self.reach
             .reachable()
             .into_iter()
@@ -367,5 +391,23 @@ impl Node {
             facts.services = self.service_facts();
         }
         Some(facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_met_lived_after_the_start() {
+        let member =
+            |incarnation| Member { node: NodeId([2; 32]), incarnation: Incarnation(incarnation) };
+        let mut own = Own::new(Instant::ORIGIN, true);
+        assert!(!own.has_met(&[member(31)].into()));
+        own.meets(member(31));
+        own.meets(member(33));
+        for (incarnation, met) in [(30, false), (31, true), (32, true), (33, true)] {
+            assert_eq!(own.has_met(&[member(incarnation)].into()), met, "{incarnation}");
+        }
     }
 }

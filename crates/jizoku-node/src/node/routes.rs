@@ -74,6 +74,7 @@ impl Node {
             let members = peers.keys().copied().chain([me]).collect();
             let removed = self.catalog.removed().collect();
             self.reach.handle(self.now, reach::Input::Members { members, removed });
+            self.facts.forget_strangers(&self.catalog);
             self.emitted.peers = Some(peers.clone());
             self.outputs.push_back(Output::Peers(peers));
         }
