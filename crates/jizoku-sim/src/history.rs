@@ -84,8 +84,8 @@ impl History {
     }
 
     /// What clients of one line of a service saw: the answers that are on the way to this epoch,
-    /// and a read of all counters where each epoch on it began. Not of one that began from more than
-    /// the next went on from: nothing of that was released, and nobody saw it.
+    /// and a read of all counters where each epoch on it began. Not of one that began from more
+    /// than the next went on from: nothing of that was released, and nobody saw it.
     pub fn of_line(&self, lines: &Lines, epoch: Epoch) -> History {
         let path = lines.path(epoch);
         let on = |one: &Operation| Lines::is_on(&path, one.seen.epoch, one.seen.covered);

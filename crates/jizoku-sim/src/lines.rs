@@ -274,8 +274,8 @@ impl Lines {
         path
     }
 
-    /// When the instance of an epoch began, and the counters that it began with, if that was from no
-    /// more than `most`.
+    /// When the instance of an epoch began, and the counters that it began with, if that was from
+    /// no more than `most`.
     pub fn beginning(&self, epoch: Key, most: CheckpointId) -> Option<(Instant, &[u64])> {
         let reign = self.reigns.get(&epoch).filter(|reign| reign.from <= most)?;
         let (at, started) = reign.instance.as_ref()?;
