@@ -22,10 +22,11 @@ const PROGRAMS: [(&str, &str); 5] = [
 ];
 
 /// Crates of layers 0 to 2: built for a target without an operating system.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "jizoku-types",
     "jizoku-core",
     "jizoku-checkpoint",
+    "jizoku-log",
     "jizoku-streams",
     "jizoku-engine",
     "jizoku-node",
