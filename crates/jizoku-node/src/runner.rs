@@ -148,6 +148,8 @@ pub enum Input {
     LeaseUntil(Instant),
     /// An operator said to go on from whatever there is.
     AcceptLoss,
+    /// The whole cluster was restarted: see [`Assignment::cluster_restarted`].
+    ClusterRestarted,
     /// A way to this node is there again: what may have been lost is sent again.
     LinkBack(NodeId),
     /// No way leads to this node: its state is not waited for.
@@ -413,6 +415,12 @@ impl Runner {
             Input::AcceptLoss => {
                 if let Some(collector) = &mut self.collector {
                     collector.handle(now, collect::Input::AcceptLoss);
+                }
+            }
+            Input::ClusterRestarted => {
+                let wait = self.assignment.spec.restart_wait;
+                if let Some(collector) = &mut self.collector {
+                    collector.handle(now, collect::Input::WholeClusterRestarted { wait });
                 }
             }
             Input::LinkBack(node) => self.link_back(node),

@@ -628,6 +628,10 @@ impl Life {
             }
             Order::Recruit(recruits) => runner::Input::Recruit(recruits),
             Order::LeaseUntil(until) => runner::Input::LeaseUntil(until),
+            Order::ClusterRestarted => {
+                running.assignment.cluster_restarted = true;
+                runner::Input::ClusterRestarted
+            }
             Order::AcceptLoss => {
                 running.accepts_loss = true;
                 runner::Input::AcceptLoss

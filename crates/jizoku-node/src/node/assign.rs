@@ -56,6 +56,8 @@ pub(super) struct Local {
     /// What shall come after this Runner.
     pub(super) next: Option<Next>,
     pub(super) wished: Option<Wished>,
+    /// It was told that the whole cluster was restarted.
+    pub(super) told_restarted: bool,
 }
 
 /// Who may become a holder by a proposal whose fate isn't known: until it is, they acknowledge too.
@@ -146,6 +148,8 @@ impl Node {
             None => (record.epoch, record.fork, record.born),
         };
         let branch = epoch.branch != BranchId::MAIN;
+        let cluster_restarted = self.cluster_restarted(service, &holders.members) && !branch
+            || self.planted.has(Fault::ColdAlways);
         let crashes = self.crashes.get(&service);
         let assignment = Assignment {
             me: self.me(),
@@ -156,8 +160,7 @@ impl Node {
             holders: holders.clone(),
             everyone: self.catalog.current_members().collect(),
             accept_loss: record.loss_accepted && !branch,
-            cluster_restarted: self.cluster_restarted(&holders.members) && !branch
-                || self.planted.has(Fault::ColdAlways),
+            cluster_restarted,
             fork: fork.filter(|_| !self.planted.has(Fault::ForkForgotten)),
             poisonous: crashes.is_some_and(|crashes| crashes.from_count >= 2),
             local: Vec::new(),
@@ -179,6 +182,7 @@ impl Node {
                 failed: BTreeMap::new(),
                 next: None,
                 wished: None,
+                told_restarted: cluster_restarted,
             },
         );
         self.facts.urgent = true;
@@ -205,7 +209,22 @@ impl Node {
         }
         // A branch neither moves nor stops: it ends when the sides meet.
         if epoch.branch == BranchId::MAIN {
+            self.tell_restarted(service);
             self.quiesce_if_due(service, wanted);
+        }
+    }
+
+    /// Nodes may be met, and be heard of themselves, after a takeover began.
+    fn tell_restarted(&mut self, service: ServiceId) {
+        let Some(local) = self.local.get(&service) else { return };
+        let collects = matches!(local.phase, Phase::Collecting | Phase::Unreachable);
+        if !collects || local.told_restarted {
+            return;
+        }
+        let (epoch, holders) = (local.epoch, local.told.members.clone());
+        if self.cluster_restarted(service, &holders) {
+            self.order(service, epoch, Order::ClusterRestarted);
+            self.local.entry(service).and_modify(|local| local.told_restarted = true);
         }
     }
 

@@ -23,6 +23,8 @@ use crate::runner::Phase;
 const SERVICES_TOLD_MAX: usize = 64;
 /// Letters of a crash's cause that are told.
 const DETAIL_TOLD_MAX: usize = 200;
+/// Services with a holder that was met, of which a node tells; with more it isn't cold any more.
+const MET_TOLD_MAX: usize = 512;
 /// For so long after the first leader a node that was started cold says so.
 const COLD_FOR: Span = Span::secs(120);
 /// How often facts are made anew.
@@ -67,6 +69,9 @@ pub struct NodeFacts {
     pub load: Load,
     /// It started again, and no leader was known then.
     pub cold: bool,
+    /// While it is cold: the services of which it has met a holder. What that one took with it
+    /// when it died was not lost with the whole cluster, whoever takes the service over later.
+    pub met: BTreeSet<ServiceId>,
     /// The services that are active there.
     pub services: Vec<(ServiceId, ServiceFacts)>,
     /// The services whose program is not compiled there yet: a takeover there waits for that.
@@ -147,6 +152,8 @@ pub(super) struct Own {
     others: BTreeMap<NodeId, Heard>,
     /// In which incarnation each node was first reached since this one started.
     met: BTreeMap<NodeId, Incarnation>,
+    /// See [`NodeFacts::met`].
+    met_services: BTreeSet<ServiceId>,
     cold: Cold,
 }
 
@@ -181,6 +188,7 @@ impl Own {
             next: now,
             others: BTreeMap::new(),
             met: BTreeMap::new(),
+            met_services: BTreeSet::new(),
             cold: if restarted { Cold::Unknown } else { Cold::No },
         }
     }
@@ -219,6 +227,7 @@ impl Own {
                 uptime_s: now.since(self.started).as_millis() / 1000,
                 load: self.load,
                 cold: self.is_cold(now),
+                met: self.met_services.clone(),
                 services: Vec::new(),
                 unprepared: self.told_unprepared.clone(),
             });
@@ -272,6 +281,22 @@ impl Own {
         members.iter().any(|member| since(member).is_some_and(|first| first <= member.incarnation))
     }
 
+    /// Notes of which services a holder was met, as long as somebody may ask.
+    fn note_met(&mut self, now: Instant, catalog: &Catalog) {
+        if !self.is_cold(now) {
+            return self.met_services.clear();
+        }
+        for (service, record) in catalog.services() {
+            if !self.met_services.contains(service) && self.has_met(&record.holders) {
+                self.met_services.insert(*service);
+                self.urgent = true;
+            }
+        }
+        if self.met_services.len() > MET_TOLD_MAX {
+            self.cold = Cold::No;
+        }
+    }
+
     fn is_cold(&self, now: Instant) -> bool {
         match self.cold {
             Cold::Until(until) => now < until,
@@ -295,6 +320,7 @@ impl Node {
     /// Tells others how this node does.
     pub(super) fn fact_duties(&mut self) {
         self.facts.settle_cold(self.now);
+        self.facts.note_met(self.now, &self.catalog);
         let unprepared = self.unprepared();
         if unprepared != self.facts.told_unprepared {
             self.facts.told_unprepared = unprepared;
@@ -370,17 +396,17 @@ impl Node {
         heard.is_some_and(|heard| !heard.facts.unprepared.contains(&service))
     }
 
-    /// Whether all nodes that can be reached started when no leader was known: the whole cluster
-    /// was down, and these holders, of which none lives on, went down with it.
-    pub(super) fn cluster_restarted(&self, holders: &BTreeSet<Member>) -> bool {
+    /// Whether all nodes that can be reached started when no leader was known, and met no holder
+    /// since: the whole cluster was down, and this service's holders, of which none lives on, went
+    /// down with it.
+    pub(super) fn cluster_restarted(&self, service: ServiceId, holders: &BTreeSet<Member>) -> bool {
         let (me, now) = (self.me().node, self.now);
         if self.facts.has_met(holders) {
             return false;
         }
-        self.reach
-            .reachable()
-            .into_iter()
-            .all(|node| self.facts.of(node, me, now).is_some_and(|facts| facts.cold))
+        let went_down = |facts: NodeFacts| facts.cold && !facts.met.contains(&service);
+        let near = self.reach.reachable();
+        near.into_iter().all(|node| self.facts.of(node, me, now).is_some_and(went_down))
     }
 
     /// What a node says of itself, if it has been heard.

@@ -201,3 +201,35 @@ fn who_is_cut_off_asks_for_no_takeover_that_could_come_true_later() {
     let asked = |event: &Event| matches!(event, Event::TakeoverProposed { .. });
     assert_eq!(world.saw(2, asked), 0);
 }
+
+/// Whether what runs was told that the whole cluster had been down.
+fn went_on_after_a_restart_of_all(world: &World) -> bool {
+    let active = world.active().expect("served");
+    let played = world.up[&active].runner.as_ref().expect("it runs there");
+    played.assignment.cluster_restarted
+}
+
+#[test]
+fn holders_that_died_after_a_restart_of_the_whole_cluster_died_by_themselves() {
+    let mut world = World::serving(5, stop());
+    (1..=5).for_each(|n| world.kill(n));
+    (1..=5).for_each(|n| world.start(n));
+    world.run(Span::secs(5));
+    assert!(went_on_after_a_restart_of_all(&world));
+    let active = world.active().expect("served");
+    let holders = world.holders(active);
+    let lives_on = (1..=5).find(|n| *n != active && !holders.contains(n)).expect("two of five");
+    // It becomes no holder while the others die.
+    world.split(&[(1..=5).filter(|n| *n != lives_on).collect()]);
+    for n in (1..=5).filter(|n| *n != lives_on) {
+        world.kill(n);
+    }
+    world.meet();
+    world.run(Span::secs(5));
+    // Those who start now never met the holders; who lives on did.
+    for n in (1..=5).filter(|n| *n != lives_on) {
+        world.start(n);
+    }
+    world.run(Span::secs(5));
+    assert!(!went_on_after_a_restart_of_all(&world));
+}

@@ -387,11 +387,24 @@ impl World {
 
     fn activate(&mut self, n: u8, assignment: Assignment) {
         let (epoch, holders) = (assignment.epoch, assignment.holders.clone());
-        let machine = self.up.get_mut(&n).expect("it is up");
         let seq = if assignment.born { 10 } else { 0 };
+        let finds = !assignment.born || assignment.cluster_restarted || self.is_held(&holders);
+        let machine = self.up.get_mut(&n).expect("it is up");
         machine.runner = Some(Played { assignment, holders, recruits: BTreeSet::new(), seq });
+        if !finds {
+            return self.report(n, epoch, Report::Phase(Phase::Unreachable));
+        }
         self.report(n, epoch, Report::Phase(Phase::Starting));
         self.report(n, epoch, Report::Phase(Phase::Serving));
+    }
+
+    /// Whether one of these has lived on.
+    fn is_held(&self, holders: &Holders) -> bool {
+        let lives = |member: &Member| {
+            let n = member.node.0[0];
+            self.up.contains_key(&n) && self.incarnations[&n] == member.incarnation.0
+        };
+        holders.members.iter().any(lives)
     }
 
     fn order(&mut self, n: u8, epoch: Epoch, order: Order) {
@@ -415,6 +428,11 @@ impl World {
             Order::Quiesce => {
                 *runner = None;
                 self.report(n, epoch, Report::Quiesced);
+            }
+            Order::ClusterRestarted => {
+                played.assignment.cluster_restarted = true;
+                self.report(n, epoch, Report::Phase(Phase::Starting));
+                self.report(n, epoch, Report::Phase(Phase::Serving));
             }
             Order::LeaseUntil(_) | Order::AcceptLoss => {}
         }
