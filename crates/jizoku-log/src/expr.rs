@@ -38,6 +38,9 @@ mod tests;
 
 pub use check::{Scope, check};
 pub use filter::{Fields, Filter};
+pub(crate) use filter::{Pred, Term, compare};
+pub(crate) use lex::Token;
+pub(crate) use parse::Parser;
 pub use parse::{parse, parse_prefix};
 pub use syntax::{Builtin, Expr, Kind, Op};
 

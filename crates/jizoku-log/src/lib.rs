@@ -4,6 +4,8 @@
 //! - [`schema`]: which fields an event has, where that was declared
 //! - [`expr`]: filter expressions: parsed, checked, evaluated over a record
 //! - [`moment`]: moments as people write them
+//! - [`record`]: what comes in and what is handed out; [`pool`]: the records of one node
+//! - [`query`]: questions with pipes
 //! - [`problem`]: what is wrong with a text, and where
 //!
 //! What it does not know: nodes, sockets, clocks, how records come in.
@@ -17,11 +19,16 @@ extern crate alloc;
 
 pub mod expr;
 pub mod moment;
+pub mod pool;
 pub mod problem;
+pub mod query;
+pub mod record;
 pub mod schema;
 pub mod value;
 
 pub use expr::{Expr, Filter};
+pub use pool::Pool;
 pub use problem::Problem;
+pub use record::{Draft, Record};
 pub use schema::Schemas;
 pub use value::{Level, Trace, Type, Value, ValueRef};
