@@ -199,7 +199,8 @@ pub enum Output {
 /// What a Runner tells its Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It went on to this phase.
+    /// It went on to this phase. The end is told by [`Report::Exited`], [`Report::Quiesced`] or
+    /// [`Report::Superseded`] alone.
     Phase(Phase),
     /// This node has the newest checkpoint and acknowledges from now on: add it to the set.
     CaughtUp(Member),
@@ -842,16 +843,12 @@ impl Runner {
     }
 
     fn exited(&mut self, exit: Exit) {
+        self.phase = Phase::Ended;
         if self.flow.stopping {
-            self.set_phase(Phase::Ended);
-            if self.flow.quiescing {
-                self.report(Report::Quiesced);
-            }
-            return;
+            return self.report(Report::Quiesced);
         }
         let ran = self.running_since.map_or(Span::ZERO, |since| self.now.since(since));
         let restored = self.shipper.as_ref().map_or(self.restored, Shipper::committed);
-        self.set_phase(Phase::Ended);
         self.report(Report::Exited { exit, restored, ran });
     }
 
@@ -878,9 +875,11 @@ impl Runner {
         self.report(Report::Superseded(by));
     }
 
+    /// Nothing follows. Why is said by one report, with the end: whoever heard of the end first
+    /// would go on before it knows what of.
     fn end(&mut self) {
         self.instruct(engine::Input::Stop);
-        self.set_phase(Phase::Ended);
+        self.phase = Phase::Ended;
     }
 
     fn instruct(&mut self, input: engine::Input) {

@@ -4,7 +4,7 @@ use alloc::vec;
 
 use jizoku_checkpoint::holder::{self, Holder};
 use jizoku_checkpoint::image::DiffBuilder;
-use jizoku_checkpoint::message::Ask;
+use jizoku_checkpoint::message::{Ask, Why};
 use jizoku_streams::message::{Bytes, GatewayBody, GatewayFrame};
 use jizoku_types::spec::{
     Durability, EngineSpec, PartitionPolicy, Placement, PortSpec, SuccessionPolicy,
@@ -288,6 +288,30 @@ fn a_service_that_never_rests_moves_after_one_last_checkpoint() {
         let said = desk.give(Input::Instance(exit));
         assert!(said.iter().any(|o| matches!(o, Output::Report(Report::Quiesced))));
     }
+}
+
+/// The Node goes on at once when it hears of an end: it must know by then what ended it.
+#[test]
+fn the_end_and_why_are_one_report() {
+    let reports = |said: Vec<Output>| -> Vec<Report> {
+        let report = |output| match output {
+            Output::Report(report) => Some(report),
+            _ => None,
+        };
+        said.into_iter().filter_map(report).collect()
+    };
+    let (mut desk, _) = Desk::running(wasm(), OutputMode::Held);
+    let exit = engine::Output::Exited { exit: Exit::Crashed("a trap".into()) };
+    let said = reports(desk.give(Input::Instance(exit)));
+    assert!(matches!(said[..], [Report::Exited { .. }]), "{said:?}");
+
+    let (mut desk, _) = Desk::running(wasm(), OutputMode::Held);
+    let why = Why::Superseded { by: Epoch::main(2) };
+    let (service, epoch, incarnation) = (SERVICE, Epoch::main(1), Incarnation(1));
+    let answer = Answer::Refuse { number: 1, why };
+    let message = FromHolder { service, epoch, incarnation, answer };
+    let said = reports(desk.give(Input::FromHolder { from: member(2).node, message }));
+    assert_eq!(said, [Report::Superseded(Epoch::main(2))]);
 }
 
 #[test]
