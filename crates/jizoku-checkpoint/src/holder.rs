@@ -290,6 +290,9 @@ impl Holder {
         let (Some(parent), false) = (self.lines.get(&from), line == from) else { return false };
         let (chain, durable) = (parent.chain.clone(), parent.durable);
         let here = self.lines.get(&line);
+        // The main line may have been here, and be lost with its file; a branch's id is new.
+        let whole = here.map_or(line.branch != BranchId::MAIN, Held::is_kept);
+        let kept = parent.is_kept() && whole;
         let sealed = here.map_or(0, |held| held.sealed);
         let newer = chain.top_id() > here.map_or(NONE, |held| held.chain.top_id());
         let full = here.is_none() && self.lines.len() >= LINES_MAX;
@@ -297,7 +300,7 @@ impl Holder {
             return true;
         }
         let held = self.lines.entry(line).or_insert_with(Held::new);
-        held.go_on_from(chain, durable);
+        held.go_on_from(chain, durable, kept);
         self.store_snapshot(line);
         self.changed(line);
         true

@@ -246,10 +246,16 @@ impl Held {
         Taken::Complete { head, parts }
     }
 
+    /// Whether this copy outlived a restart as a whole.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// What another line has takes the place of what is here. A transfer under way was based on
-    /// what was here.
-    pub(super) fn go_on_from(&mut self, chain: Chain, durable: Durability) {
-        (self.chain, self.unfinished, self.kept) = (chain, None, false);
+    /// what was here. `kept`: all that was ever acknowledged of either line is in it, also before
+    /// a restart.
+    pub(super) fn go_on_from(&mut self, chain: Chain, durable: Durability, kept: bool) {
+        (self.chain, self.unfinished, self.kept) = (chain, None, kept);
         self.durable = durable;
     }
 

@@ -509,6 +509,32 @@ fn what_was_loaded_is_kept_only_if_it_is_whole_and_was_always_flushed() {
     }
 }
 
+/// After a restart: what the main line and, if there is one, the branch have on disk, and whether
+/// what goes on from the other one counts as kept.
+#[test]
+fn what_goes_on_from_a_kept_copy_is_kept_unless_something_of_its_own_was_lost() {
+    let branch = BranchId([7; 16]);
+    let in_branch = Terms { epoch: Epoch { branch, counter: 5 }, ..terms(0, DISK) };
+    let loaded = |line: Line, point: &Point, counter: u64, whole: bool| {
+        let mut chain = crate::chain::Chain::default();
+        chain.push(NONE, point.clone());
+        Loaded { line, counter, durable: DISK, chain, whole }
+    };
+    let (of_main, of_branch) = (point(4, 1), point(5, 2));
+    for whole in [true, false] {
+        let mut desk = Desk::loaded(vec![loaded(LINE, &of_main, 4, whole)]);
+        desk.ask(in_branch, Ask::Fork { parent: BranchId::MAIN });
+        assert_eq!(desk.flush(), report(&of_main, NONE, whole), "a branch never was here before");
+    }
+    for (main, kept) in [(Some(true), true), (Some(false), false), (None, false)] {
+        let mut all = vec![loaded(in_branch.line(), &of_branch, 5, true)];
+        all.extend(main.map(|whole| loaded(LINE, &of_main, 4, whole)));
+        let mut desk = Desk::loaded(all);
+        desk.ask(terms(6, DISK), Ask::Fork { parent: branch });
+        assert_eq!(desk.flush(), report(&of_branch, NONE, kept), "{main:?}");
+    }
+}
+
 #[test]
 fn before_the_disk_is_read_nothing_is_answered() {
     let mut holder = Holder::new(member(1, 1));
