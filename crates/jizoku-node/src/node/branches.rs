@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use jizoku_core::branch::{self, Contest, Notice, Table};
 use jizoku_core::catalog::{BRANCHES_MAX, BranchRecord, Change, Command, ServiceRecord, Wanted};
-use jizoku_types::spec::PartitionPolicy;
+use jizoku_types::spec::{Durability, PartitionPolicy};
 use jizoku_types::{BranchId, ByteCount, Epoch, Event, Instant, Member, NodeId, ServiceId, Span};
 
 use super::requests::Purpose;
@@ -45,6 +45,8 @@ pub(super) struct Own {
     pub(super) epoch: Epoch,
     pub(super) parent: Epoch,
     pub(super) holders: Holders,
+    /// Those that it began from: who has the parent's state.
+    source: BTreeSet<Member>,
     root: u64,
     /// Checkpoints since the main line was left: those of the parents, and its own.
     inherited: u64,
@@ -65,6 +67,9 @@ pub(super) struct Branches {
     own: BTreeMap<ServiceId, Own>,
     /// Branches that lost, until the catalog lists them.
     lost: BTreeMap<(ServiceId, BranchId), BranchRecord>,
+    /// Branches of this node that ended with something of their own, from which others may go on;
+    /// with the epoch of the main line that they left.
+    ended: BTreeMap<(ServiceId, BranchId), (u64, BranchRecord)>,
     table: Table,
     /// The epoch of the main line that this node left for a branch.
     left: BTreeMap<ServiceId, Epoch>,
@@ -166,6 +171,7 @@ impl Node {
             }
             self.fork_duty(service);
         }
+        self.ended_duty();
         self.gone_duty();
         self.keep_duty();
         self.notice_duty();
@@ -176,6 +182,7 @@ impl Node {
         let exists = |service: &ServiceId| self.catalog.service(*service).is_some();
         self.branches.own.retain(|service, _| exists(service));
         self.branches.lost.retain(|(service, _), _| exists(service));
+        self.branches.ended.retain(|(service, _), _| exists(service));
         self.branches.left.retain(|service, _| exists(service));
         self.branches.unserved.retain(|service, _| exists(service));
         self.branches.refused.retain(|service| exists(service));
@@ -230,12 +237,20 @@ impl Node {
     /// This node, active in the main line, can't go on in it: nothing runs, its lease can't be
     /// renewed, or a holder that must acknowledge is out of reach and can't be removed.
     fn is_stuck(&self, service: ServiceId, record: &ServiceRecord) -> bool {
-        let out_of_reach = |member: &Member| !self.is_there(member);
+        let out_of_reach = |member: &Member| !self.may_hold(record, member);
         let runs = self
             .local
             .get(&service)
             .is_some_and(|local| !matches!(local.phase, Phase::Ended | Phase::Unreachable));
         record.spec.needs_lease() || !runs || record.holders.iter().any(out_of_reach)
+    }
+
+    /// Whether this member of a set is here and may have what it acknowledged. With
+    /// `durable = "disk"` it may after a restart too; that it has, its report says.
+    fn may_hold(&self, record: &ServiceRecord, member: &Member) -> bool {
+        let restarted = self.reach.incarnation(member.node) > Some(member.incarnation);
+        let kept = record.spec.durable == Durability::Disk && restarted;
+        self.is_there(member) || (kept && self.reach.reaches(member.node))
     }
 
     /// Whether the main line is served, by an active node that has not been restarted: the catalog
@@ -245,7 +260,7 @@ impl Node {
             && record.active.is_some_and(|active| self.is_there(&active))
     }
 
-    fn is_there(&self, member: &Member) -> bool {
+    pub(super) fn is_there(&self, member: &Member) -> bool {
         let node = member.node;
         let same = self.reach.incarnation(node) == Some(member.incarnation);
         *member == self.me() || (same && self.reach.reaches(node))
@@ -324,7 +339,7 @@ impl Node {
             let local = self.local.get(&service);
             holders.extend(local.and_then(|local| local.caught_up.get(&self.me())));
         }
-        holders.retain(|member| self.is_there(member));
+        holders.retain(|member| self.may_hold(record, member));
         let leaves = self.is_leaving(service);
         let able = !record.spec.has_state() || (record.born && (!holders.is_empty() || leaves));
         able.then_some(Source { holders, ..source })
@@ -407,6 +422,7 @@ impl Node {
         let own = Own {
             epoch,
             parent: source.parent,
+            source: source.holders.clone(),
             holders: Holders { version: 1, members: source.holders, asked: None },
             root: root.counter,
             inherited: source.inherited,
@@ -435,22 +451,47 @@ impl Node {
             let epoch = self.branches.own.get(&service).map(|own| own.epoch);
             return epoch.map_or((), |epoch| self.abandon(service, epoch));
         }
-        let Some(notice) = self.notice_of(service, true) else { return };
+        let Some(source) = self.source_of_own(service) else {
+            let epoch = self.branches.own.get(&service).map(|own| own.epoch);
+            return epoch.map_or((), |epoch| self.abandon(service, epoch));
+        };
+        self.dismiss(service);
         self.retire(service, false);
-        let (mut parent, mut ancestors) = (notice.parent, notice.ancestors);
-        if notice.own_checkpoints > 0 {
-            parent = notice.epoch;
-            ancestors.insert(0, notice.epoch.branch);
+        self.open(service, source);
+    }
+
+    /// What the successor of the own branch begins from: the own branch if it has something of its
+    /// own, else what that began from. Without any holder there is nothing to begin from.
+    fn source_of_own(&mut self, service: ServiceId) -> Option<Source> {
+        let record = self.catalog.service(service)?;
+        let there = |of: &BTreeSet<Member>| -> BTreeSet<Member> {
+            of.iter().filter(|member| self.may_hold(record, member)).copied().collect()
+        };
+        let own = self.branches.own.get(&service)?;
+        let (of_own, of_parent) = (there(&own.holders.members), there(&own.source));
+        let stateless = !record.spec.has_state();
+        let own = self.branches.own.get_mut(&service)?;
+        if own.committed == 0 && of_parent.is_empty() && !of_own.is_empty() {
+            // Those that it began from are gone: what it has is nowhere else.
+            own.committed = 1;
+        }
+        let begun = own.committed > 0;
+        let holders = if begun { of_own } else { of_parent };
+        if holders.is_empty() && !stateless {
+            return None;
+        }
+        let mut ancestors = own.ancestors.clone();
+        if begun {
+            ancestors.insert(0, own.epoch.branch);
             ancestors.truncate(branch::ANCESTORS_MAX);
         }
-        let source = Source {
-            parent,
-            holders: notice.holders.into_iter().filter(|m| self.is_there(m)).collect(),
-            inherited: notice.checkpoints,
-            size: notice.size,
+        Some(Source {
+            parent: if begun { own.epoch } else { own.parent },
+            holders,
+            inherited: own.inherited + own.committed,
+            size: own.size,
             ancestors,
-        };
-        self.open(service, source);
+        })
     }
 
     /// This node can't go on with its branch: others may, from what its holders have.
@@ -466,15 +507,18 @@ impl Node {
             }
             self.branches.barren.insert(own.parent.branch);
         }
-        self.retire(service, false);
+        // It has ended before its state is forgotten.
         self.dismiss(service);
+        self.retire(service, false);
     }
 
-    /// The own branch is over. `listed`: it lost, and what it committed is to be listed.
-    fn retire(&mut self, service: ServiceId, listed: bool) {
+    /// The own branch is over. `lost`: nobody goes on from it any more. What has nothing of its own
+    /// nobody ever will: others forget it when they hear of its end.
+    fn retire(&mut self, service: ServiceId, lost: bool) {
         let Some(notice) = self.notice_of(service, false) else { return };
         let Some(own) = self.branches.own.remove(&service) else { return };
-        if listed && own.committed > 0 {
+        let branch = own.epoch.branch;
+        if own.committed > 0 {
             let record = BranchRecord {
                 parent: own.parent,
                 opener: self.me().node,
@@ -482,11 +526,16 @@ impl Node {
                 size: own.size,
                 holders: own.holders.members.iter().map(|member| member.node).collect(),
             };
-            self.branches.lost.insert((service, own.epoch.branch), record);
-        } else if listed {
-            let (kept, branch) = (own.epoch.branch, own.epoch.branch);
-            self.event(Event::BranchResolved { service, kept });
+            if lost {
+                self.branches.lost.insert((service, branch), record);
+            } else {
+                self.branches.ended.insert((service, branch), (own.root, record));
+            }
+        } else {
             self.outputs.push_back(Output::ForgetBranch { service, branch });
+            if lost {
+                self.event(Event::BranchResolved { service, kept: branch });
+            }
         }
         // Remembered as others remember it: as what the next may come from.
         let me = self.me().node;
@@ -556,8 +605,8 @@ impl Node {
         if self.planted.has(Fault::LoserGoesOn) {
             return;
         }
-        self.retire(service, true);
         self.dismiss(service);
+        self.retire(service, true);
     }
 
     /// Makes the own branch the main line.
@@ -579,6 +628,26 @@ impl Node {
             holders: own.holders.members.clone(),
         };
         self.propose(purpose, &command);
+    }
+
+    /// What ended and was gone on from by nobody has lost once the main line serves.
+    fn ended_duty(&mut self) {
+        let met = self.leader.is_some() && !self.branches.is_meeting(self.now);
+        let lost = |(service, _): &(ServiceId, BranchId), root: u64| {
+            let Some(record) = self.catalog.service(*service) else { return true };
+            let left_behind = record.epoch.counter != root;
+            let goes_on = self.branches.own.contains_key(service)
+                || self.followed(*service, record).is_some();
+            left_behind || (met && !goes_on && self.is_main_here(*service, record))
+        };
+        let all = self.branches.ended.iter();
+        let over: Vec<_> =
+            all.filter(|(key, (root, _))| lost(key, *root)).map(|(key, _)| *key).collect();
+        for key in over {
+            if let Some((_, record)) = self.branches.ended.remove(&key) {
+                self.branches.lost.insert(key, record);
+            }
+        }
     }
 
     /// Lists what lost.
@@ -633,6 +702,7 @@ impl Node {
         let Some(own) = own.filter(|own| own.epoch == epoch && own.committed == 1) else { return };
         self.dirty = true;
         for branch in own.ancestors.clone() {
+            self.branches.ended.remove(&(service, branch));
             self.outputs.push_back(Output::ForgetBranch { service, branch });
         }
     }
@@ -706,6 +776,7 @@ impl Node {
         self.dirty = true;
         // Nobody needs what is in another's state, or what nothing was added to.
         for branch in ancestors.into_iter().chain(empty.then_some(branch)) {
+            self.branches.ended.remove(&(service, branch));
             self.outputs.push_back(Output::ForgetBranch { service, branch });
         }
     }

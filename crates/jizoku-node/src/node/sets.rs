@@ -148,12 +148,21 @@ impl Node {
             size: self.local.get(&service).map_or(ByteCount(0), |local| local.last.size),
             current: &basis.current,
         };
-        let candidates = self.holder_candidates(&basis.failed);
+        let candidates = self.holder_candidates(service, &basis.failed);
         placement::choose_holders(&wish, &candidates).into_iter().collect()
     }
 
-    fn holder_candidates(&self, failed: &BTreeSet<Member>) -> Vec<HolderCandidate> {
-        let candidate = |member: Member| {
+    fn holder_candidates(
+        &self,
+        service: ServiceId,
+        failed: &BTreeSet<Member>,
+    ) -> Vec<HolderCandidate> {
+        let branch = self.branches.own(service).is_some();
+        let candidate = |mut member: Member| {
+            // On a side without a leader the catalog doesn't hear of restarts.
+            if let Some(met) = self.reach.incarnation(member.node).filter(|_| branch) {
+                member.incarnation = met;
+            }
             let known = self.catalog.member(&member.node)?;
             let told = self.facts.load_of(member.node, self.me().node, self.now);
             let failed = failed.contains(&member);
@@ -233,10 +242,11 @@ impl Node {
         now: &BTreeSet<Member>,
     ) -> BTreeSet<Member> {
         let me = self.me();
+        let branch = local.epoch.branch != BranchId::MAIN;
         let there = |member: &Member| {
-            self.catalog.is_current(member)
-                && self.reach.reaches(member.node)
-                && !local.failed.contains_key(member)
+            let current =
+                if branch { self.is_there(member) } else { self.catalog.is_current(member) };
+            current && self.reach.reaches(member.node) && !local.failed.contains_key(member)
         };
         let hasty = self.planted.has(Fault::AddsUnready);
         let ready = if hasty { &local.recruits } else { &local.caught_up };

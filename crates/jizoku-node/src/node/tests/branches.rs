@@ -195,9 +195,72 @@ fn a_branch_whose_holders_do_not_answer_is_given_up() {
     world.report(2, epoch, Report::Phase(Phase::Unreachable));
     world.run(Span::secs(1));
     assert_eq!(world.running(), []);
+    assert!(world.up[&2].forgot.contains(&epoch.branch), "its own holder may have begun with it");
     world.start(1);
     world.run(MEETING);
     assert!(world.active().is_some_and(|n| world.runs(n) == Some(world.record().epoch)));
+}
+
+/// A side of node 1 and a holder, with a branch that has checkpoints and is held there alone.
+fn side_with_a_branch() -> (World, u8, Epoch) {
+    let mut world = World::serving(5, spec());
+    let held = *world.holders(1).first().expect("a holder");
+    let rest = (1..=5).filter(|n| ![1, held].contains(n)).collect();
+    world.split(&[nodes([1, held]), rest]);
+    world.run(OPENING);
+    let branch = world.runs(1).expect("it goes on");
+    world.commit(1, 3);
+    assert_eq!(world.holders(1), nodes([held]));
+    (world, held, branch)
+}
+
+#[test]
+fn nobody_goes_on_from_nothing_and_what_nobody_went_on_from_is_listed() {
+    let (mut world, held, branch) = side_with_a_branch();
+    world.kill(held);
+    world.crash(1);
+    world.run(Span::secs(2));
+    assert_eq!((world.runs(1), world.saw(1, opened)), (None, 1));
+    assert!(world.record().branches.is_empty());
+    world.start(held);
+    world.meet();
+    world.run(MEETING);
+    let kept = world.record().branches;
+    assert_eq!(kept.keys().copied().collect::<Vec<_>>(), [branch.branch]);
+    assert_eq!(kept[&branch.branch].checkpoints, 3);
+}
+
+#[test]
+fn what_another_went_on_from_is_not_listed() {
+    let (mut world, held, first) = side_with_a_branch();
+    world.crash(1);
+    world.run(Span::secs(1));
+    let second = world.runs(1).expect("it goes on");
+    assert_eq!(world.up[&1].runner.as_ref().expect("it runs").assignment.fork, Some(first.branch));
+    world.commit(1, 1);
+    world.run(Span::secs(1));
+    assert!([1, held].iter().all(|n| world.up[n].forgot.contains(&first.branch)));
+    world.meet();
+    world.run(MEETING);
+    let kept = world.record().branches;
+    assert_eq!(kept.keys().copied().collect::<Vec<_>>(), [second.branch]);
+    assert_eq!(kept[&second.branch].checkpoints, 4);
+}
+
+#[test]
+fn who_restarts_where_nobody_leads_is_a_holder_as_it_is_now() {
+    let (mut world, held, first) = side_with_a_branch();
+    world.kill(held);
+    world.start(held);
+    world.run(Span::secs(1));
+    let played = world.up[&1].runner.as_ref().expect("it runs");
+    let members: Vec<u64> =
+        played.holders.members.iter().map(|member| member.incarnation.0).collect();
+    assert_eq!((world.holders(1), members), (nodes([held]), vec![2]));
+    world.crash(1);
+    world.run(Span::secs(1));
+    assert!(world.runs(1).is_some_and(|second| second.branch != first.branch));
+    assert_eq!(world.holders(1), nodes([held]));
 }
 
 #[test]
