@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             eprintln!(
                 "usage: cargo xtask test           install what is missing and run all tests\n\
                  \x20      cargo xtask tidy           check what a machine can check\n\
-                 \x20      cargo xtask bench NAME     measure something\n\
+                 \x20      cargo xtask bench NAME...  measure something (or `all`, or `list`)\n\
                  \x20      cargo xtask sim [--seeds N] run the simulator (see its --help)\n\
                  \x20      cargo xtask fuzz [--seconds N] [TARGET...] garbage for every decoder"
             );

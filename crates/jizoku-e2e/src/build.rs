@@ -15,14 +15,20 @@ pub fn jizoku() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| match std::env::var_os("JIZOKU_BIN") {
         Some(named) => named.into(),
-        None => {
-            let target = target();
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--release", "--quiet", "--package", "jizoku", "--target-dir"]);
-            run(cargo.arg(&target).current_dir(root()));
-            target.join("release/jizoku")
-        }
+        None => program("jizoku"),
     })
+}
+
+/// A program of this workspace, of the package of the same name, as a release.
+///
+/// # Panics
+/// If it can't be built.
+pub fn program(name: &str) -> PathBuf {
+    let target = target();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--quiet", "--package", name, "--target-dir"]);
+    run(cargo.arg(&target).current_dir(root()));
+    target.join("release").join(name)
 }
 
 /// A guest of `examples/`, as a module.
@@ -55,8 +61,13 @@ fn root() -> PathBuf {
     here.ancestors().nth(2).expect("this crate lies two folders below the root").into()
 }
 
-/// The target folder: this test lies in `TARGET/PROFILE/deps`.
-fn target() -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows where it lies");
-    own.ancestors().nth(3).expect("a test lies in TARGET/PROFILE/deps").into()
+/// The target folder: a test lies in `TARGET/PROFILE/deps`, a program in `TARGET/PROFILE`.
+///
+/// # Panics
+/// If the program that runs lies elsewhere.
+pub fn target() -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows where it lies");
+    let folder = own.parent().expect("a program lies in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    profile.and_then(Path::parent).expect("built by cargo").into()
 }

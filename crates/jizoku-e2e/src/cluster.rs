@@ -237,6 +237,14 @@ impl Cluster {
         }
     }
 
+    /// The number of an agent's process.
+    ///
+    /// # Panics
+    /// If it was ended.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.agents[node].as_ref().expect("the agent runs").id()
+    }
+
     /// Whether the agent is running.
     pub fn runs(&mut self, node: usize) -> bool {
         let ended = |child: &mut Child| child.try_wait().expect("an agent can be waited for");

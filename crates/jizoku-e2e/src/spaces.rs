@@ -102,6 +102,16 @@ impl Spaces {
         self.nodes[from].ip(&format!("route del blackhole {}/32", Spaces::address(to)));
     }
 
+    /// Pulls a node's cable out of the switch.
+    pub fn unplug(&self, node: usize) {
+        self.hub.ip(&format!("link set node{node} down"));
+    }
+
+    /// Puts a node's cable back.
+    pub fn plug(&self, node: usize) {
+        self.hub.ip(&format!("link set node{node} up"));
+    }
+
     /// Nothing goes between these two any more, in either direction.
     pub fn part(&self, one: usize, other: usize) {
         self.cut(one, other);

@@ -448,6 +448,11 @@ impl Runner {
         self.outputs.pop_front()
     }
 
+    /// What was captured and sent in this epoch so far.
+    pub fn shipping(&self) -> ship::Stats {
+        self.shipper.as_ref().map(Shipper::stats).unwrap_or_default()
+    }
+
     /// When to call with [`Input::Tick`].
     pub fn deadline(&self) -> Option<Instant> {
         if self.phase == Phase::Ended {

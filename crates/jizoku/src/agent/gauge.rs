@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Mutex, MutexGuard};
 
-use jizoku_types::{CheckpointId, Incarnation, Instant, Member, NodeId, Span};
+use jizoku_types::{ByteCount, CheckpointId, Incarnation, Instant, Member, NodeId, Span};
 use serde::{Deserialize, Serialize};
 
 /// Holders whose acknowledgements are shown; there are never so many at once.
@@ -28,6 +28,8 @@ struct State {
     captured_at: Option<Instant>,
     commit: Option<Span>,
     acknowledged: BTreeMap<(NodeId, Incarnation), CheckpointId>,
+    changed: ByteCount,
+    sent: ByteCount,
 }
 
 /// What an instance takes from its machine.
@@ -61,6 +63,10 @@ pub(crate) struct Reading {
     pub(crate) commit: Option<Span>,
     /// The newest checkpoint that each holder acknowledged in this epoch.
     pub(crate) acknowledged: Vec<(Member, CheckpointId)>,
+    /// Content of all blocks that changed in this epoch, as captures had them.
+    pub(crate) changed: ByteCount,
+    /// What was sent of that to all holders together, compressed, repetitions included.
+    pub(crate) sent: ByteCount,
     /// For each port, why it takes no connections, seen from inside; none: it does.
     pub(crate) stuck: Vec<Option<String>>,
 }
@@ -94,6 +100,12 @@ impl Gauge {
         }
     }
 
+    /// What was captured and sent in this epoch so far.
+    pub(crate) fn shipped(&self, changed: ByteCount, sent: ByteCount) {
+        let mut state = self.lock();
+        (state.changed, state.sent) = (changed, sent);
+    }
+
     /// A holder has this checkpoint, and all before it.
     pub(crate) fn acknowledged(&self, holder: Member, id: CheckpointId) {
         let mut state = self.lock();
@@ -120,6 +132,8 @@ impl Gauge {
             used: None,
             commit: state.commit,
             acknowledged: acknowledged.collect(),
+            changed: state.changed,
+            sent: state.sent,
             stuck: Vec::new(),
         }
     }

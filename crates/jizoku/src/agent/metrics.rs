@@ -170,6 +170,17 @@ fn of_checkpoints(page: &mut Page, view: &View, readings: &Readings) {
     let rows = readings.iter().filter_map(commit).collect();
     let help = "From the last capture to its last acknowledgement, at the active node.";
     page.gauge("jizoku_checkpoint_commit_seconds", help, rows);
+    let bytes = |of: fn(&gauge::Reading) -> u64| {
+        let row = |(id, reading): (_, &gauge::Reading)| {
+            let one = view.services.get(id)?;
+            Some((label("service", &one.record.spec.name), of(reading)))
+        };
+        readings.iter().filter_map(row).collect::<Vec<_>>()
+    };
+    let help = "Content of all blocks that changed in this epoch.";
+    page.counter("jizoku_checkpoint_changed_bytes_total", help, bytes(|r| r.changed.0));
+    let help = "Sent of that to all holders, compressed, repetitions included.";
+    page.counter("jizoku_checkpoint_sent_bytes_total", help, bytes(|r| r.sent.0));
 }
 
 fn of_instances(page: &mut Page, view: &View, readings: &Readings) {

@@ -264,6 +264,8 @@ impl Running {
             runner::Output::Report(report) => {
                 if matches!(report, Report::Committed(_)) {
                     self.gauge.committed(self.now());
+                    let stats = self.runner.shipping();
+                    self.gauge.shipped(stats.raw, stats.sent);
                 }
                 self.wiring.core.send(core::report(service, epoch, report));
             }
