@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test | tidy | bench | sim | fuzz`.
+//! The project's own commands: `cargo xtask test | tidy | bench | sim | soak | fuzz`.
 //!
 //! What a person would otherwise do by hand or forget. Nothing here ships.
 
 mod bench;
 mod fuzz;
 mod sim;
+mod soak;
 mod test;
 mod tidy;
 
@@ -19,12 +20,14 @@ fn main() -> ExitCode {
         Some("test") => test::main(&root()),
         Some("fuzz") => fuzz::main(&root(), &args[1..]),
         Some("sim") => sim::main(&root(), &args[1..]),
+        Some("soak") => soak::main(&root(), &args[1..]),
         _ => {
             eprintln!(
                 "usage: cargo xtask test           install what is missing and run all tests\n\
                  \x20      cargo xtask tidy           check what a machine can check\n\
                  \x20      cargo xtask bench NAME...  measure something (or `all`, or `list`)\n\
                  \x20      cargo xtask sim [--seeds N] run the simulator (see its --help)\n\
+                 \x20      cargo xtask soak [--minutes M] faults on real processes\n\
                  \x20      cargo xtask fuzz [--seconds N] [TARGET...] garbage for every decoder"
             );
             ExitCode::from(2)

@@ -39,7 +39,7 @@ struct Step {
     command: &'static [&'static str],
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step { name: "format", folder: ".", command: &["cargo", "fmt", "--all", "--check"] },
     Step {
         name: "guests",
@@ -67,6 +67,7 @@ const STEPS: [Step; 5] = [
         command: &["cargo", "test", "--release", "--workspace", "--all-features"],
     },
     Step { name: "demo", folder: ".", command: &["cargo", "run", "--release", "--", "demo"] },
+    Step { name: "campaign", folder: ".", command: &["cargo", "xtask", "soak", "--short"] },
 ];
 
 pub(crate) fn main(root: &Path) -> ExitCode {

@@ -7,11 +7,11 @@
 //! Invariant: dropping the cluster kills every agent that is left. After a panic the folder is
 //! left behind, and what all agents printed last is printed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -40,7 +40,17 @@ pub struct Cluster {
     place: Place,
     folder: PathBuf,
     agents: Vec<Option<Child>>,
+    dresses: BTreeMap<usize, Dress>,
     timeline: Timeline,
+}
+
+/// What a node's agent is started through and with.
+#[derive(Clone, Debug, Default)]
+pub struct Dress {
+    /// A program that starts another one, with its arguments; empty: none.
+    pub prefix: Vec<String>,
+    /// Additions to its environment.
+    pub env: Vec<(String, String)>,
 }
 
 /// Where the nodes are.
@@ -93,13 +103,13 @@ impl Cluster {
     }
 
     fn at(place: Place) -> Cluster {
-        // Folders outlive a failed test; networks are claimed again.
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let own = format!("jizoku-e2e-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(own);
-        fs::create_dir_all(&folder).expect("a folder for tests can be made");
-        Cluster { place, folder, agents: Vec::new(), timeline: Timeline::default() }
+        // Folders outlive a failed test, and in a namespace of processes numbers come again.
+        let own = format!("jizoku-e2e-{}", std::process::id());
+        let made = (1..10_000).map(|number| std::env::temp_dir().join(format!("{own}-{number}")));
+        let folder = made.into_iter().find(|folder| fs::create_dir(folder).is_ok());
+        let folder = folder.expect("a folder for tests can be made");
+        let (agents, dresses) = (Vec::new(), BTreeMap::new());
+        Cluster { place, folder, agents, dresses, timeline: Timeline::default() }
     }
 
     /// A cluster of so many nodes, all of which see a leader.
@@ -161,7 +171,8 @@ impl Cluster {
     pub fn begin(&mut self, node: usize) {
         assert!(self.agents[node].is_none(), "{} runs already", name(node));
         self.note(&format!("start {}", name(node)));
-        let mut command = self.command(node);
+        let dress = self.dresses.get(&node).cloned().unwrap_or_default();
+        let mut command = self.command(node, &dress);
         command.arg("up").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("jizoku can be started");
         self.timeline.follow(name(node), child.stderr.take().expect("it is a pipe"));
@@ -203,14 +214,46 @@ impl Cluster {
 
     /// SIGKILL to all agents at once: none sees another die.
     pub fn kill_all(&mut self) {
-        self.note("kill all");
-        let pids: Vec<String> =
-            self.agents.iter().flatten().map(|child| child.id().to_string()).collect();
+        let all: Vec<usize> = (0..self.agents.len()).collect();
+        self.kill_at_once(&all);
+    }
+
+    /// SIGKILL to these agents at once.
+    pub fn kill_at_once(&mut self, nodes: &[usize]) {
+        let names: Vec<String> = nodes.iter().map(|node| name(*node)).collect();
+        self.note(&format!("kill {}", names.join(" ")));
+        let pids: Vec<String> = nodes.iter().map(|node| self.pid(*node).to_string()).collect();
         clients::signal("KILL", &pids.join(" "));
-        for child in &mut self.agents {
-            let mut child = child.take().expect("all agents run");
+        for node in nodes {
+            let mut child = self.agents[*node].take().expect("the agent runs");
             child.wait().expect("an agent can be waited for");
         }
+    }
+
+    /// The number of an agent's process.
+    ///
+    /// # Panics
+    /// If it doesn't run.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.agents[node].as_ref().expect("the agent runs").id()
+    }
+
+    /// How an agent ended by itself, if it did since the last look.
+    pub fn ended(&mut self, node: usize) -> Option<ExitStatus> {
+        let status = self.agents[node].as_mut()?.try_wait().expect("an agent can be waited for")?;
+        self.note(&format!("{} has ended: {status}", name(node)));
+        self.agents[node] = None;
+        Some(status)
+    }
+
+    /// How a node's agent is started from the next time on.
+    pub fn dress(&mut self, node: usize, dress: Dress) {
+        self.dresses.insert(node, dress);
+    }
+
+    /// The newest lines of the timeline.
+    pub fn newest(&self, lines: usize) -> String {
+        self.timeline.newest(lines)
     }
 
     /// SIGTERM; waits until the agent has ended. Whether it ended well.
@@ -235,14 +278,6 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    /// The number of an agent's process.
-    ///
-    /// # Panics
-    /// If it was ended.
-    pub fn pid(&self, node: usize) -> u32 {
-        self.agents[node].as_ref().expect("the agent runs").id()
     }
 
     /// Whether the agent is running.
@@ -282,11 +317,16 @@ impl Cluster {
         self.address(node, MESH_PORT)
     }
 
-    fn command(&self, node: usize) -> Command {
+    fn command(&self, node: usize, dress: &Dress) -> Command {
+        let first = dress.prefix.first().map_or(build::jizoku(), Path::new);
         let mut command = match &self.place {
-            Place::Loopback { .. } => Command::new(build::jizoku()),
-            Place::Apart(spaces) => spaces.command(node, build::jizoku()),
+            Place::Loopback { .. } => Command::new(first),
+            Place::Apart(spaces) => spaces.command(node, first),
         };
+        if !dress.prefix.is_empty() {
+            command.args(&dress.prefix[1..]).arg(build::jizoku());
+        }
+        command.envs(dress.env.iter().cloned());
         command.arg("--data").arg(self.data(node));
         command.env_remove("JIZOKU_DATA").env_remove("JIZOKU_SOCKET");
         command
@@ -294,7 +334,8 @@ impl Cluster {
 
     /// Runs a command at a node.
     pub fn run(&self, node: usize, arguments: &[&str]) -> Said {
-        let output = self.command(node).args(arguments).stdin(Stdio::null()).output();
+        let output =
+            self.command(node, &Dress::default()).args(arguments).stdin(Stdio::null()).output();
         output.expect("jizoku can be started").into()
     }
 

@@ -48,6 +48,14 @@ impl Connection {
                 connected => break connected?,
             }
         };
+        Connection::over(stream, patience)
+    }
+
+    /// Speaks over a socket; each answer is waited for so long.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn over(stream: TcpStream, patience: Duration) -> io::Result<Connection> {
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
@@ -60,11 +68,30 @@ impl Connection {
     /// Those of the socket; an answer that is an error or of another kind. The connection is of
     /// no use then.
     pub fn call(&mut self, words: &[&str]) -> io::Result<String> {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
+        self.ask(&[words])?;
+        self.answer()
+    }
+
+    /// Sends commands at once, without waiting for answers.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn ask(&mut self, commands: &[&[&str]]) -> io::Result<()> {
+        let mut request = String::new();
+        for words in commands {
+            request += &format!("*{}\r\n", words.len());
+            for word in *words {
+                request += &format!("${}\r\n{word}\r\n", word.len());
+            }
         }
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().write_all(request.as_bytes())
+    }
+
+    /// Reads the next answer.
+    ///
+    /// # Errors
+    /// As of [`Connection::call`].
+    pub fn answer(&mut self) -> io::Result<String> {
         let line = self.line()?;
         let (kind, rest) = line.split_at_checked(1).unwrap_or_default();
         match kind {
@@ -73,6 +100,14 @@ impl Connection {
             "$" => self.line(),
             _ => Err(io::Error::other(format!("the answer is {line:?}"))),
         }
+    }
+
+    /// Another handle of the socket, to end the connection by.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn handle(&self) -> io::Result<TcpStream> {
+        self.stream.get_ref().try_clone()
     }
 
     fn line(&mut self) -> io::Result<String> {

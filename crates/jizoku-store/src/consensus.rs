@@ -10,6 +10,8 @@
 //! - After a crash the log is a prefix of what was written, at least up to the last report.
 //! - After one failed write all that follow fail: a later record may build upon the missing one.
 //!   The agent has to stop; what was reported done stays.
+//! - A disk that is full is no failure: the writer waits until there is room, and nothing is
+//!   reported meanwhile. The node doesn't vote then, and what runs on it goes on.
 //! - Damage of flushed records is an error of [`ConsensusLog::open`]: the node must not vote on
 //!   what is left, and has to join as a new one.
 //!
@@ -17,17 +19,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use jizoku_types::ByteCount;
 
 use crate::folder::DataFolder;
-use crate::journal::{Journal, JournalError, Purpose, Tail};
+use crate::journal::{Journal, JournalError, Purpose, Tail, unfinished};
 
 /// Most bytes that wait to be written.
 pub const QUEUE_MAX: ByteCount = ByteCount::mib(256);
+/// Between two tries to write when there is no room.
+const FULL_WAIT: Duration = Duration::from_millis(100);
 /// Most calls that share one flush.
 const BATCH_MAX: usize = 1024;
 
@@ -67,11 +72,12 @@ pub struct LogDone {
     pub result: Result<ByteCount, LogError>,
 }
 
-/// The open log. Dropping it writes what waits, and ends the thread.
+/// The open log. Dropping it writes what waits, if there is room, and ends the thread.
 #[derive(Debug)]
 pub struct ConsensusLog {
     calls: Option<Sender<Call>>,
     waiting: Arc<AtomicU64>,
+    closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -110,13 +116,20 @@ impl ConsensusLog {
         };
         let (calls, receiver) = channel();
         let waiting = Arc::new(AtomicU64::new(0));
-        let done = Box::new(done);
-        let writer = Writer { journal, path, waiting: waiting.clone(), done, failed: false };
+        let closing = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            journal,
+            path,
+            waiting: waiting.clone(),
+            closing: closing.clone(),
+            done: Box::new(done),
+            failed: false,
+        };
         let thread = std::thread::Builder::new()
             .name("consensus-log".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(LogError::Write)?;
-        let log = ConsensusLog { calls: Some(calls), waiting, thread: Some(thread) };
+        let log = ConsensusLog { calls: Some(calls), waiting, closing, thread: Some(thread) };
         Ok((log, records, tail))
     }
 
@@ -159,6 +172,7 @@ impl ConsensusLog {
 impl Drop for ConsensusLog {
     fn drop(&mut self) {
         self.calls = None;
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // A panic of the writer was printed by its thread; here nothing is left to do.
             let _ = thread.join();
@@ -170,6 +184,7 @@ struct Writer {
     journal: Journal,
     path: std::path::PathBuf,
     waiting: Arc<AtomicU64>,
+    closing: Arc<AtomicBool>,
     done: Box<dyn Fn(LogDone) + Send>,
     /// A record is missing from the file.
     failed: bool,
@@ -196,17 +211,35 @@ impl Writer {
         if self.failed {
             return Err(std::io::Error::other("an earlier write failed"));
         }
-        let result =
-            if call.rewrite { self.replace(call) } else { self.journal.append(&call.records) };
+        let result = loop {
+            let tried = if call.rewrite { self.replace(&call) } else { self.add(&call) };
+            match tried {
+                // It left no trace, so the same can be tried again.
+                Err(cause) if full(&cause) && !self.closing.load(Ordering::Relaxed) => {
+                    std::thread::sleep(FULL_WAIT);
+                }
+                tried => break tried,
+            }
+        };
         self.failed = result.is_err();
         result
     }
 
-    fn replace(&mut self, call: Call) -> std::io::Result<()> {
-        let mut fresh = Journal::create(&self.path, Purpose::Consensus)?;
-        fresh.append(&call.records)?;
-        fresh.put_in_place()?;
-        self.journal = fresh;
+    fn add(&mut self, call: &Call) -> std::io::Result<()> {
+        self.journal.append(&call.records)
+    }
+
+    fn replace(&mut self, call: &Call) -> std::io::Result<()> {
+        let made = Journal::create(&self.path, Purpose::Consensus).and_then(|mut fresh| {
+            fresh.append(&call.records)?;
+            fresh.put_in_place()?;
+            Ok(fresh)
+        });
+        if made.as_ref().is_err_and(full) {
+            // What was written of it takes room; if it can't be removed the next try empties it.
+            let _ = std::fs::remove_file(unfinished(&self.path));
+        }
+        self.journal = made?;
         Ok(())
     }
 
@@ -223,6 +256,11 @@ impl Writer {
             (self.done)(LogDone { token, result: result.map_err(LogError::Write) });
         }
     }
+}
+
+fn full(cause: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(cause.kind(), StorageFull | QuotaExceeded)
 }
 
 #[cfg(test)]

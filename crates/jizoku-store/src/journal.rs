@@ -279,6 +279,6 @@ impl Journal {
 }
 
 /// What a journal is called while it is being made.
-fn unfinished(path: &Path) -> PathBuf {
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("new")
 }

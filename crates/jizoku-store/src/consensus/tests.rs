@@ -134,3 +134,21 @@ fn after_a_failed_write_everything_fails_and_what_was_done_stays() {
     fs::remove_dir(&obstacle).unwrap();
     assert_eq!(open(&folder).unwrap().1, [record(1)]);
 }
+
+#[test]
+fn a_full_disk_is_waited_for_and_fails_nothing() {
+    let scratch = Scratch::new();
+    let folder = DataFolder::open(scratch.path()).unwrap();
+    let (log, _, _, done) = open(&folder).unwrap();
+    log.append(1, vec![record(1)]).unwrap();
+    assert!(done.recv().unwrap().result.is_ok());
+    // The new journal is a device without room at first; the writer removes what it can't use.
+    let device = folder.consensus_path().with_extension("new");
+    std::os::unix::fs::symlink("/dev/full", &device).unwrap();
+    log.rewrite(2, vec![record(2)]).unwrap();
+    log.append(3, vec![record(3)]).unwrap();
+    assert!(done.recv().unwrap().result.is_ok());
+    assert!(done.recv().unwrap().result.is_ok());
+    drop(log);
+    assert_eq!(open(&folder).unwrap().1, [record(2), record(3)]);
+}
