@@ -177,10 +177,13 @@ impl Lines {
 
     fn bound(&self, epoch: Epoch, assigned: Assigned, parent: Option<Key>) -> Bound {
         if epoch.branch == BranchId::MAIN {
-            return match assigned.fork.filter(|fork| !self.merged.contains(fork)) {
-                Some(fork) => Bound { id: self.released(fork), rule: 10 },
-                None => Bound { id: self.released(BranchId::MAIN), rule: 3 },
-            };
+            if let Some(fork) = assigned.fork.filter(|fork| !self.merged.contains(fork)) {
+                return Bound { id: self.released(fork), rule: 10 };
+            }
+            let id = self.released(BranchId::MAIN);
+            // A later epoch went on meanwhile: this one can't know, and may release nothing.
+            let late = id.epoch > epoch.counter;
+            return Bound { id: if late { CheckpointId::default() } else { id }, rule: 3 };
         }
         let mut id = CheckpointId::default();
         let mut next = parent;
@@ -356,6 +359,20 @@ mod tests {
         assert_eq!(lines.left_behind(Epoch::main(1), id(1, 4)), None);
         let by = Some((Epoch::main(2), id(1, 4)));
         assert_eq!(lines.left_behind(Epoch::main(1), id(1, 5)), by);
+    }
+
+    #[test]
+    fn an_epoch_that_begins_late_releases_nothing() {
+        let mut lines = Lines::default();
+        begin(&mut lines, 0, (Epoch::main(1), None), id(0, 0), 0);
+        lines.release(Epoch::main(1), id(1, 4), 5);
+        // Epoch 2 is won by a node that stands still; 3 goes on.
+        begin(&mut lines, 10, (Epoch::main(3), None), id(1, 4), 4);
+        lines.release(Epoch::main(3), id(3, 9), 6);
+        let bound = begin(&mut lines, 20, (Epoch::main(2), None), id(1, 4), 4);
+        assert_eq!(bound.id, id(0, 0), "what it can't know doesn't count");
+        assert_eq!(lines.left_behind(Epoch::main(2), id(1, 4)), None, "3 has that too");
+        assert_eq!(lines.left_behind(Epoch::main(2), id(2, 5)), Some((Epoch::main(3), id(1, 4))));
     }
 
     #[test]
