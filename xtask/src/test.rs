@@ -22,7 +22,7 @@ const PROGRAMS: [(&str, &str); 5] = [
 ];
 
 /// Crates of layers 0 to 2: built for a target without an operating system.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "jizoku-types",
     "jizoku-core",
     "jizoku-checkpoint",
@@ -31,6 +31,7 @@ const PURE: [&str; 8] = [
     "jizoku-engine",
     "jizoku-node",
     "jizoku-api",
+    "jizoku-script",
 ];
 
 struct Step {

@@ -7,6 +7,7 @@ mod cluster;
 mod events;
 mod format;
 mod progress;
+mod script;
 mod service;
 mod status;
 
@@ -86,6 +87,10 @@ enum Verb {
     Events(events::Events),
     /// Print metrics in Prometheus' form.
     Metrics,
+    /// Check scripts, and show what they need.
+    Check(script::Check),
+    /// Format scripts.
+    Fmt(script::Fmt),
     /// Say what this machine can and cannot run, and how to mend it.
     Doctor,
     /// Start five nodes on this machine, kill some, and show that nothing is lost.
@@ -182,6 +187,8 @@ fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Up(up) => return up.run(context),
         Verb::Init(init) => return init.run(context),
         Verb::Demo(demo) => return demo.run(context.json),
+        Verb::Check(check) => return check.run(context),
+        Verb::Fmt(fmt) => return fmt.run(),
         Verb::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "jizoku", &mut std::io::stdout());
@@ -216,7 +223,12 @@ async fn call(verb: Verb, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Events(events) => events.run(context).await,
         Verb::Metrics => status::metrics(context).await,
         Verb::Doctor => status::doctor(context).await,
-        Verb::Up(_) | Verb::Init(_) | Verb::Demo(_) | Verb::Completions { .. } => {
+        Verb::Up(_)
+        | Verb::Init(_)
+        | Verb::Demo(_)
+        | Verb::Check(_)
+        | Verb::Fmt(_)
+        | Verb::Completions { .. } => {
             unreachable!("run() took these")
         }
     }
