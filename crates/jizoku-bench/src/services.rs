@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jizoku_e2e::cluster::{self, Cluster};
@@ -33,11 +33,7 @@ const ASKED_FOR: Duration = Duration::from_secs(60);
 
 fn run() -> Vec<Figure> {
     let cluster = Cluster::start(AGENTS);
-    for number in 0..SERVICES {
-        let name = format!("s{number}");
-        let manifest = cluster::kv_called(&name, port(number), "16MiB", "output = \"held\"");
-        cluster.must_apply(&manifest);
-    }
+    apply_all(&cluster);
     wait_for("a hundred services that are held", WITHIN, || all_held(&cluster).then_some(()));
     let (cpu, memory) = idle::measure(&cluster);
     let conditions = "100 kv services (wasm, held, two copies, shipped defaults) that nobody uses \
@@ -45,6 +41,30 @@ fn run() -> Vec<Figure> {
     let memory = json!({ "median_mib": round(median(&memory)), "threads": threads(&cluster) });
     let idle = Figure::new("an agent's share of a core", "%", cpu, Limit::Most(5.0, 1.0));
     vec![idle.under(conditions).with(memory), busy(&cluster)]
+}
+
+/// Applies all services, some at a time: the command line takes most of the time.
+fn apply_all(cluster: &Cluster) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for node in 0..AGENTS {
+            let next = &next;
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= SERVICES {
+                        return;
+                    }
+                    let name = format!("s{number}");
+                    let text =
+                        cluster::kv_called(&name, port(number), "16MiB", "output = \"held\"");
+                    let path = cluster.folder().join(format!("{name}.toml"));
+                    fs::write(&path, text).expect("a manifest can be written");
+                    cluster.must(node, &["apply", path.to_str().expect("paths are text")]);
+                }
+            });
+        }
+    });
 }
 
 fn port(number: usize) -> u16 {
