@@ -6,11 +6,11 @@ use jizoku_consensus::{Record, Recovered};
 use jizoku_core::catalog::{Catalog, Command, MemberSpec};
 use jizoku_types::{ClusterId, Epoch, Generation, Incarnation, Member, ServiceId};
 
-use crate::{chunks, join, member, node, text};
+use crate::{Seed, chunks, for_choice, join, member, node, pick, text};
 
-/// A cluster of three with a service.
-pub(crate) fn begun() -> Vec<Command> {
-    let spec = |n: u8| MemberSpec {
+/// What a node says of itself.
+pub(crate) fn member_spec(n: u8) -> MemberSpec {
+    MemberSpec {
         node: node(n),
         incarnation: Incarnation(1),
         name: format!("n{n}"),
@@ -18,18 +18,27 @@ pub(crate) fn begun() -> Vec<Command> {
         labels: BTreeMap::new(),
         witness: false,
         features: 1,
-    };
+    }
+}
+
+/// A cluster of three with a service.
+pub(crate) fn begun() -> Vec<Command> {
     let cluster = ClusterId([3; 16]);
     vec![
-        Command::Init { cluster, generation: Generation(1), first: spec(1) },
-        Command::AddMember { member: spec(2) },
-        Command::AddMember { member: spec(3) },
+        Command::Init { cluster, generation: Generation(1), first: member_spec(1) },
+        Command::AddMember { member: member_spec(2) },
+        Command::AddMember { member: member_spec(3) },
         Command::ApplyService { spec: Box::new(text::kv()), expect: None },
     ]
 }
 
+/// Commands, snapshots, records.
+pub(crate) fn catalog(data: &[u8]) {
+    pick(data, &[commands, snapshot, records]);
+}
+
 /// Any commands, after a cluster has begun.
-pub(crate) fn commands(data: &[u8]) {
+fn commands(data: &[u8]) {
     let mut catalog = Catalog::new();
     for command in begun() {
         catalog.apply(&command);
@@ -45,7 +54,7 @@ pub(crate) fn commands(data: &[u8]) {
 }
 
 /// A snapshot that claims to be one.
-pub(crate) fn snapshot(data: &[u8]) {
+fn snapshot(data: &[u8]) {
     let Ok(catalog) = Catalog::decode(data) else { return };
     assert_eq!(catalog.check(), Ok(()));
     let bytes = catalog.encode();
@@ -53,7 +62,7 @@ pub(crate) fn snapshot(data: &[u8]) {
 }
 
 /// Records of votes and log entries, as a journal gave them.
-pub(crate) fn records(data: &[u8]) {
+fn records(data: &[u8]) {
     let mut recovered = Recovered::new();
     for chunk in chunks(data) {
         let Ok(record) = Record::decode(chunk) else { continue };
@@ -68,7 +77,7 @@ pub(crate) fn records(data: &[u8]) {
     assert_eq!(again, recovered);
 }
 
-pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn seeds() -> Vec<Seed> {
     let service = ServiceId(1);
     let epoch = Epoch::main(0);
     let more = [
@@ -87,10 +96,11 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let encoded =
         |commands: &[Command]| -> Vec<Vec<u8>> { commands.iter().map(Command::encode).collect() };
     let mut catalog = Catalog::new();
-    let mut seeds = vec![("catalog", join(&encoded(&more))), ("catalog", join(&encoded(&begun())))];
+    let commands = [join(&encoded(&more)), join(&encoded(&begun()))];
+    let mut seeds: Vec<Seed> = commands.map(|some| for_choice("catalog", 0, some)).into();
     for command in begun().iter().chain(&more) {
         catalog.apply(command);
-        seeds.push(("snapshot", catalog.encode()));
+        seeds.push(for_choice("catalog", 1, catalog.encode()));
     }
     seeds
 }

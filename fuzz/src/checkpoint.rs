@@ -14,7 +14,7 @@ use jizoku_checkpoint::ship::{self, HolderSet, Shipper};
 use jizoku_types::spec::Durability;
 use jizoku_types::{BranchId, CheckpointId, Epoch, Incarnation, ServiceId};
 
-use crate::{chunks, decoded, join, member, moment, node};
+use crate::{Seed, chunks, decoded, for_choice, join, member, moment, node, pick};
 
 const SERVICE: ServiceId = ServiceId(1);
 const LINE: Line = Line { service: SERVICE, branch: BranchId::MAIN };
@@ -38,8 +38,13 @@ fn point(seq: u64) -> Point {
     Point { id: id(1, seq), image }
 }
 
-/// A holder that is told anything. A chunk's first byte says what becomes of its writes.
+/// Holders, and what they read from their disk.
 pub(crate) fn holder(data: &[u8]) {
+    pick(data, &[told, replay]);
+}
+
+/// A holder that is told anything. A chunk's first byte says what becomes of its writes.
+fn told(data: &[u8]) {
     let mut holder = Holder::new(member(1));
     holder.handle(moment(0), holder::Input::Loaded(Vec::new()));
     for (step, chunk) in chunks(data).enumerate() {
@@ -62,8 +67,13 @@ pub(crate) fn holder(data: &[u8]) {
     }
 }
 
-/// A shipper and a collector that are answered anything.
+/// Shippers and collectors, and diffs.
 pub(crate) fn shipper(data: &[u8]) {
+    pick(data, &[answered, parts]);
+}
+
+/// A shipper and a collector that are answered anything.
+fn answered(data: &[u8]) {
     let mut shipper = Shipper::new(node(1), terms(3), Some((id(1, 1), point(1).image)));
     let set = HolderSet { members: [member(2)].into(), joining: [member(3)].into(), version: 1 };
     shipper.handle(moment(0), ship::Input::SetHolders(set));
@@ -85,7 +95,7 @@ pub(crate) fn shipper(data: &[u8]) {
 }
 
 /// Parts of a diff, put together and applied.
-pub(crate) fn parts(data: &[u8]) {
+fn parts(data: &[u8]) {
     let parts: Vec<Part> = chunks(data).map(|chunk| Part::new(chunk.to_vec())).collect();
     let Ok(diff) = Diff::decode(&parts) else { return };
     let mut image = point(1).image;
@@ -97,7 +107,7 @@ pub(crate) fn parts(data: &[u8]) {
 }
 
 /// Entries of a journal.
-pub(crate) fn replay(data: &[u8]) {
+fn replay(data: &[u8]) {
     let mut replay = Replay::new();
     for chunk in chunks(data) {
         if let Some(entry) = decoded::<Entry>(chunk) {
@@ -123,7 +133,7 @@ fn ship(transfer: u64, base: &Point, to: &Point) -> Ship {
     }
 }
 
-pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn seeds() -> Vec<Seed> {
     let (one, two) = (point(1), point(2));
     let none = Point { id: CheckpointId::default(), image: Image::empty() };
     let space = SpaceName::new("memory").expect("a name");
@@ -177,9 +187,9 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let parts: Vec<Vec<u8>> =
         Diff::between(&one.image, &two.image).encode().iter().map(part).collect();
     vec![
-        ("holder", join(&asks)),
-        ("shipper", join(&answers)),
-        ("replay", join(&entries)),
-        ("parts", join(&parts)),
+        for_choice("holder", 0, join(&asks)),
+        for_choice("shipper", 0, join(&answers)),
+        for_choice("holder", 1, join(&entries)),
+        for_choice("shipper", 1, join(&parts)),
     ]
 }

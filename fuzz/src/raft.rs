@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 
-use jizoku_consensus::{Config, Consensus, Input, Output, PersistToken, Recovered};
+use jizoku_consensus::{Config, Consensus, Input, Output, PersistToken, Record, Recovered};
 use jizoku_types::{ClusterId, Generation, Instant, NodeId, Span};
 
-use crate::{chunks, join, moment, node};
+use crate::{Seed, chunks, for_choice, join, moment, node};
 
 const COUNT: u8 = 3;
 
@@ -121,8 +121,9 @@ pub(crate) fn raft(data: &[u8]) {
     }
 }
 
-pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let heard = Trio::new().heard;
+pub(crate) fn seeds() -> Vec<Seed> {
+    let Trio { heard, disk, .. } = Trio::new();
+    let records: Vec<Vec<u8>> = disk.records().iter().map(Record::encode).collect();
     let steps = heard.chunks(12).map(|some| {
         let with_flushes = some.iter().flat_map(|(from, bytes)| {
             let message = [&[from.0[0]], &bytes[..]].concat();
@@ -130,5 +131,5 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         });
         ("raft", join(&with_flushes.collect::<Vec<_>>()))
     });
-    steps.collect()
+    steps.chain([for_choice("catalog", 2, join(&records))]).collect()
 }

@@ -6,7 +6,7 @@ use jizoku_streams::message::{Bytes, GatewayBody, GatewayFrame, InstanceBody, In
 use jizoku_streams::{ToGateway, ToInstance};
 use jizoku_types::{Epoch, ServiceId};
 
-use crate::{chunks, decoded, join, member, moment, node};
+use crate::{Seed, chunks, decoded, for_choice, join, member, moment, node, pick};
 
 const SERVICE: ServiceId = ServiceId(1);
 
@@ -18,9 +18,14 @@ fn identity(epoch: u64) -> Identity {
     Identity { service: SERVICE, epoch: Epoch::main(epoch), held: true, survives: true }
 }
 
+/// Both ends, and a captured state.
+pub(crate) fn streams(data: &[u8]) {
+    pick(data, &[gateway, instance, sockets]);
+}
+
 /// A gateway with two clients. What it gives to one of them grows by what it was given, and is
 /// never more than the window.
-pub(crate) fn gateway(data: &[u8]) {
+fn gateway(data: &[u8]) {
     let mut end = GatewayEnd::new(member(2), SERVICE, true);
     let route = gateway::Input::Route { active: node(1), epoch: Epoch::main(1) };
     end.handle(moment(0), route);
@@ -37,7 +42,7 @@ pub(crate) fn gateway(data: &[u8]) {
 }
 
 /// An instance that reads and answers whatever connections it is given.
-pub(crate) fn instance(data: &[u8]) {
+fn instance(data: &[u8]) {
     let mut end = InstanceEnd::new(identity(1), 1);
     for (step, chunk) in chunks(data).enumerate() {
         let Some(message) = decoded::<ToInstance>(chunk) else { continue };
@@ -51,7 +56,7 @@ pub(crate) fn instance(data: &[u8]) {
 }
 
 /// The byte space `sockets` of a checkpoint.
-pub(crate) fn sockets(data: &[u8]) {
+fn sockets(data: &[u8]) {
     let Ok(mut end) = InstanceEnd::restore(identity(2), 1, 5, data) else { return };
     while let Some(socket) = end.accept(0) {
         let _ = end.read(socket, 100);
@@ -60,7 +65,7 @@ pub(crate) fn sockets(data: &[u8]) {
     while end.poll().is_some() {}
 }
 
-pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn seeds() -> Vec<Seed> {
     let to_instance = |number, body| {
         let (service, epoch) = (SERVICE, Epoch::main(1));
         let message = ToInstance { service, epoch, session: 1, number, heard: 0, body };
@@ -102,5 +107,9 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     answers.push(jizoku_types::encode(&message));
     let state = end.capture(1);
-    vec![("instance", join(&asked)), ("gateway", join(&answers)), ("sockets", state)]
+    vec![
+        for_choice("streams", 0, join(&answers)),
+        for_choice("streams", 1, join(&asked)),
+        for_choice("streams", 2, state),
+    ]
 }

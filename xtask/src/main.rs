@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::var_os(fuzz::COMPILES).is_some() {
+        return fuzz::compile(std::env::args_os().skip(1).collect());
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("tidy") => tidy::main(&root()),
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
                  \x20      cargo xtask bench NAME...  measure something (or `all`, or `list`)\n\
                  \x20      cargo xtask sim [--seeds N] run the simulator (see its --help)\n\
                  \x20      cargo xtask soak [--minutes M] faults on real processes\n\
-                 \x20      cargo xtask fuzz [--seconds N] [TARGET...] garbage for every decoder"
+                 \x20      cargo xtask fuzz [--seconds N] [--keep] [TARGET...] garbage to decode"
             );
             ExitCode::from(2)
         }

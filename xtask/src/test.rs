@@ -1,18 +1,22 @@
 //! `cargo xtask test`: everything that must hold before a change lands, from a bare machine on.
 //!
 //! It installs what is missing (Rust targets by rustup; Debian packages by apt-get when run as
-//! root), then runs each step of [`STEPS`] and stops at the first that fails. With `CI` set
-//! nothing may be skipped.
+//! root), then runs each step of [`STEPS`], and the fuzzer, and stops at the first that fails. With
+//! `CI` set nothing may be skipped.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use super::fuzz;
+
 /// Targets beside the host's: guests of the engine `wasm`, and the proof of purity.
 const TARGETS: [&str; 2] = ["wasm32-wasip1", "x86_64-unknown-none"];
 
-/// Programs that end-to-end tests use, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 5] = [
+/// Programs that tests use, with the Debian package of each.
+const PROGRAMS: [(&str, &str); 6] = [
+    // libFuzzer is C++.
+    ("c++", "g++"),
     ("redis-cli", "redis-tools"),
     ("curl", "curl"),
     // The minimal package has no web server.
@@ -89,6 +93,11 @@ pub(crate) fn main(root: &Path) -> ExitCode {
             eprintln!("test: the step `{name}` failed: {problem}");
             return ExitCode::FAILURE;
         }
+    }
+    println!("== fuzz: each target for a minute ({} s so far)", began.elapsed().as_secs());
+    if fuzz::main(root, &[]) != ExitCode::SUCCESS {
+        eprintln!("test: the step `fuzz` failed: mend it, and keep the input that it found");
+        return ExitCode::FAILURE;
     }
     println!("== all steps passed in {} s", began.elapsed().as_secs());
     ExitCode::SUCCESS

@@ -9,6 +9,7 @@
 //! - [`plan`]: what an `apply` would change
 //! - [`event`]: the stream of events
 //! - [`doctor`]: what this machine can and cannot run
+//! - [`ticket`]: the text that lets a node in
 //! - [`error`]: one form for everything that goes wrong
 //!
 //! What it does not know: sockets, HTTP, who may ask, how anything is done.
@@ -41,6 +42,8 @@ pub mod service;
 mod spec;
 pub mod status;
 pub mod text;
+pub mod ticket;
 
 pub use error::{ApiError, ErrorCode};
 pub use route::{Method, Order, Query, Route};
+pub use ticket::Ticket;

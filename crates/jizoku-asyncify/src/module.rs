@@ -85,6 +85,29 @@ pub(crate) struct Module<'a> {
     names: Option<wasmparser::NameSectionReader<'a>>,
 }
 
+/// Refuses a section that claims to have more items than bytes: the validator makes room for them
+/// before it looks for the first.
+fn check_count(payload: &Payload<'_>) -> Result<(), InstrumentError> {
+    let (count, range) = match payload {
+        Payload::TypeSection(items) => (items.count(), items.range()),
+        Payload::ImportSection(items) => (items.count(), items.range()),
+        Payload::FunctionSection(items) => (items.count(), items.range()),
+        Payload::TableSection(items) => (items.count(), items.range()),
+        Payload::MemorySection(items) => (items.count(), items.range()),
+        Payload::TagSection(items) => (items.count(), items.range()),
+        Payload::GlobalSection(items) => (items.count(), items.range()),
+        Payload::ExportSection(items) => (items.count(), items.range()),
+        Payload::ElementSection(items) => (items.count(), items.range()),
+        Payload::DataSection(items) => (items.count(), items.range()),
+        _ => return Ok(()),
+    };
+    if count as usize <= range.len() {
+        return Ok(());
+    }
+    let message = format!("a section of {} bytes can't have {count} items", range.len());
+    Err(InstrumentError::Invalid { message, offset: range.start })
+}
+
 impl<'a> Module<'a> {
     /// Reads and checks all sections of `wasm`.
     pub(crate) fn read(wasm: &'a [u8], options: &Options<'_>) -> Result<Self, InstrumentError> {
@@ -97,6 +120,7 @@ impl<'a> Module<'a> {
         parser.set_features(FEATURES);
         for payload in parser.parse_all(wasm) {
             let payload = payload?;
+            check_count(&payload)?;
             if let ValidPayload::Func(ticket, body) = validator.payload(&payload)? {
                 module.functions.push(Function {
                     index: ticket.index,

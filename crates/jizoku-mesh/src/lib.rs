@@ -9,6 +9,7 @@
 //! - [`Mesh`], [`MeshHandle`], [`Mailbox`]: the mesh, what it can be told, what it tells
 //! - [`join`]: the one request that a stranger may make
 //! - [`Stats`]: what was carried, dropped and refused
+//! - `fuzz`: what bytes of others go through, for the fuzzer only (feature `fuzz`)
 //!
 //! Inside: `trust` (TLS settings), `buffer`, `tls`, `conn` (one connection), `hello` (the
 //! greeting), `greet` and `dial` (both ends of it), `hub` (which attempt is the link), `link`,
@@ -30,6 +31,8 @@ mod carry;
 pub mod clock;
 mod conn;
 mod dial;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod greet;
 mod heart;
 mod hello;

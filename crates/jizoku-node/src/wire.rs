@@ -1,4 +1,5 @@
-//! What nodes say to each other on the channels Control, Streams and State (and Bulk).
+//! What nodes say to each other on the channels Control, Streams and State (and Bulk), and what a
+//! node says that wants in.
 //!
 //! Each channel has one message type, encoded with `jizoku_types::frame::encode`. The channel
 //! Consensus belongs to jizoku-consensus.
@@ -6,12 +7,14 @@
 //! Invariant: a new variant goes to the end of its enum, so that older nodes refuse it as
 //! malformed instead of taking it for another.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use jizoku_checkpoint::message::{FromHolder, ToHolder};
+use jizoku_core::catalog::MemberSpec;
 use jizoku_core::{branch, lease, reach, watch};
 use jizoku_streams::{ToGateway, ToInstance};
-use jizoku_types::{Epoch, GatewayId, NodeId, ServiceId};
+use jizoku_types::{ClusterId, Epoch, GatewayId, Generation, NodeId, ServiceId};
 use serde::{Deserialize, Serialize};
 
 /// On `Channel::Control`: from Node to Node.
@@ -108,4 +111,31 @@ pub enum StreamMessage {
         /// What.
         message: ToGateway,
     },
+}
+
+/// What a node says that wants to join: the only message of somebody who isn't a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinAsk {
+    /// Of the ticket that it was given.
+    pub secret: [u8; 32],
+    /// Itself.
+    pub member: MemberSpec,
+}
+
+/// What it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinAnswer {
+    /// It is a member now.
+    Welcome {
+        /// Of this cluster.
+        cluster: ClusterId,
+        /// In this generation.
+        generation: Generation,
+        /// All members, with their addresses.
+        members: Vec<(NodeId, Vec<String>)>,
+        /// What the cluster calls it.
+        name: String,
+    },
+    /// No, and why.
+    Refused(String),
 }

@@ -26,7 +26,7 @@
 //! - Nothing is allocated because a length in the file says so: it is compared with what is left.
 //! - After an error of the system the journal takes nothing more: what the file holds is unknown.
 
-mod format;
+pub(crate) mod format;
 mod scan;
 #[cfg(test)]
 mod tests;

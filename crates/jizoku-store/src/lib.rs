@@ -20,6 +20,7 @@
 //! - [`ConsensusLog`]: records of the catalog's replication, each flushed before it counts
 //! - [`StateStore`]: checkpoints of held services, flushed at once or within a second
 //! - [`Blobs`]: modules by their hash
+//! - `fuzz`: files that somebody damaged, for the fuzzer only (feature `fuzz`)
 //!
 //! What it does not know: what any of the bytes mean; who asks for them.
 //!
@@ -40,6 +41,8 @@
 pub mod blobs;
 pub mod consensus;
 pub mod folder;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod journal;
 pub mod room;
 pub mod small;

@@ -66,7 +66,7 @@ impl Line {
         Purpose::State { service: self.service.0, branch: self.branch.0 }
     }
 
-    fn folder_name(self) -> String {
+    pub(crate) fn folder_name(self) -> String {
         if self.branch == BranchId::MAIN {
             return self.service.to_string();
         }
@@ -74,7 +74,7 @@ impl Line {
         format!("{}.br_{hex}", self.service)
     }
 
-    fn of_folder_name(name: &str) -> Option<Line> {
+    pub(crate) fn of_folder_name(name: &str) -> Option<Line> {
         let (service, branch) = match name.split_once(".br_") {
             None => (name, BranchId::MAIN),
             Some((service, hex)) => (service, BranchId(branch_bytes(hex)?)),

@@ -20,6 +20,8 @@
 
 mod arena;
 mod codec;
+#[cfg(any(test, feature = "fuzz"))]
+mod listing;
 #[cfg(test)]
 mod tests;
 

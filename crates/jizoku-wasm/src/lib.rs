@@ -15,6 +15,7 @@
 //! - [`Engine`] compiles modules that [`admission`] lets in; [`Prepared`] starts them
 //! - [`WasmInstance`] is a running one, after the contract of `jizoku-engine`
 //! - [`program`]: its life on its thread
+//! - `fuzz`: host calls and states that mean harm, for the fuzzer only (feature `fuzz`)
 //!
 //! What it does not know: nodes, holders, who instruments modules, wall clocks of others.
 //!
@@ -24,6 +25,8 @@ mod admission;
 mod capture;
 mod engine;
 mod files;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod globals;
 mod host;
 mod instance;

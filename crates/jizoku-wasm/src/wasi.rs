@@ -11,11 +11,13 @@
 //! - A call that waits has no effect before it is done; it can be made again after a rewind.
 //! - No argument of the program makes a call panic.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod errno;
 mod file_calls;
-mod guest;
+pub(crate) mod guest;
 pub(crate) mod lines;
 mod path_calls;
 mod poll;

@@ -8,33 +8,33 @@
 use super::Purpose;
 
 /// Length of the file's head.
-pub(super) const HEAD_BYTES: u64 = 64;
+pub(crate) const HEAD_BYTES: u64 = 64;
 /// Length of a record's head.
-pub(super) const RECORD_HEAD: usize = 56;
+pub(crate) const RECORD_HEAD: usize = 56;
 /// Where in the file's head the mark and its checksum stand.
-pub(super) const MARK_AT: u64 = 48;
+pub(crate) const MARK_AT: u64 = 48;
 /// The first bytes of each record.
-pub(super) const RECORD_MAGIC: [u8; 4] = [0x9d, b'r', b'e', b'c'];
+pub(crate) const RECORD_MAGIC: [u8; 4] = [0x9d, b'r', b'e', b'c'];
 
 const FILE_MAGIC: [u8; 8] = *b"jzkjrnl\n";
 
 /// What stands at the beginning of a file.
-pub(super) struct FileHead {
-    pub(super) format: u32,
-    pub(super) purpose: Purpose,
+pub(crate) struct FileHead {
+    pub(crate) format: u32,
+    pub(crate) purpose: Purpose,
     /// The last number known to be flushed; none if its checksum doesn't fit.
-    pub(super) mark: Option<u64>,
+    pub(crate) mark: Option<u64>,
 }
 
 /// What may be wrong with a file's head.
-pub(super) enum HeadError {
+pub(crate) enum HeadError {
     Damaged,
     OtherPurpose,
     NewerFormat(u32),
 }
 
 impl FileHead {
-    pub(super) fn encode(&self) -> [u8; HEAD_BYTES as usize] {
+    pub(crate) fn encode(&self) -> [u8; HEAD_BYTES as usize] {
         let mut bytes = [0; HEAD_BYTES as usize];
         bytes[..8].copy_from_slice(&FILE_MAGIC);
         bytes[8..12].copy_from_slice(&self.format.to_le_bytes());
@@ -46,7 +46,7 @@ impl FileHead {
     }
 
     /// Reads the head of a journal for `purpose`.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         bytes: &[u8; HEAD_BYTES as usize],
         purpose: Purpose,
         known: u32,
@@ -89,7 +89,7 @@ impl Purpose {
 }
 
 /// The mark and its checksum, which also covers whose file it is.
-pub(super) fn encode_mark(purpose: Purpose, mark: u64) -> [u8; 16] {
+pub(crate) fn encode_mark(purpose: Purpose, mark: u64) -> [u8; 16] {
     let mut hashed = [0; 36];
     hashed[..28].copy_from_slice(&purpose.encode());
     hashed[28..].copy_from_slice(&mark.to_le_bytes());
@@ -101,18 +101,18 @@ pub(super) fn encode_mark(purpose: Purpose, mark: u64) -> [u8; 16] {
 
 /// What stands before each record's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RecordHead {
-    pub(super) length: u32,
-    pub(super) number: u64,
+pub(crate) struct RecordHead {
+    pub(crate) length: u32,
+    pub(crate) number: u64,
     /// The last number that had been flushed when this was written.
-    pub(super) flushed: u64,
+    pub(crate) flushed: u64,
     /// Whether its group ends with it.
-    pub(super) last: bool,
-    pub(super) body_hash: [u8; 16],
+    pub(crate) last: bool,
+    pub(crate) body_hash: [u8; 16],
 }
 
 impl RecordHead {
-    pub(super) fn encode(&self) -> [u8; RECORD_HEAD] {
+    pub(crate) fn encode(&self) -> [u8; RECORD_HEAD] {
         let mut bytes = [0; RECORD_HEAD];
         bytes[..4].copy_from_slice(&RECORD_MAGIC);
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
@@ -125,7 +125,7 @@ impl RecordHead {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8; RECORD_HEAD]) -> Option<RecordHead> {
+    pub(crate) fn decode(bytes: &[u8; RECORD_HEAD]) -> Option<RecordHead> {
         if bytes[..4] != RECORD_MAGIC || hash8(&bytes[..48]) != bytes[48..] {
             return None;
         }
@@ -139,13 +139,13 @@ impl RecordHead {
     }
 
     /// Length of the record with its body.
-    pub(super) fn whole_bytes(&self) -> u64 {
+    pub(crate) fn whole_bytes(&self) -> u64 {
         RECORD_HEAD as u64 + u64::from(self.length)
     }
 }
 
 /// The first 16 bytes of the BLAKE3 hash: damage is found, nobody is kept from forging.
-pub(super) fn hash16(bytes: &[u8]) -> [u8; 16] {
+pub(crate) fn hash16(bytes: &[u8]) -> [u8; 16] {
     blake3::hash(bytes).as_bytes()[..16].try_into().expect("a hash has 32 bytes")
 }
 

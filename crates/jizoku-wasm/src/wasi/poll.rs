@@ -95,6 +95,15 @@ impl Host {
         Ok(guest.set_u32(ready, found.len() as u32)?)
     }
 
+    /// Whether such a call would wait now.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn would_wait(&self, guest: &Guest<'_>, array: Pointer, count: u32) -> bool {
+        let count = count.min(SUBSCRIPTIONS_MAX);
+        let Ok(wanted) = self.subscriptions(guest, array, count, 0) else { return false };
+        let state = self.shared.lock();
+        !wanted.iter().any(|wanted| wanted.event(&state.sockets).is_some())
+    }
+
     fn subscriptions(
         &self,
         guest: &Guest<'_>,

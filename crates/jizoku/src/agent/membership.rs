@@ -5,17 +5,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use data_encoding::BASE64URL_NOPAD;
+use jizoku_api::Ticket;
 use jizoku_consensus::{Record, Recovered};
 use jizoku_core::catalog::{MemberSpec, TicketHash};
 use jizoku_manifest::NodeConfig;
 use jizoku_mesh::Identity;
+use jizoku_node::wire::{JoinAnswer, JoinAsk};
 use jizoku_store::{ConsensusLog, DataFolder, Small};
 use jizoku_types::{ClusterId, Generation, Incarnation, NodeId, Span, decode, encode};
 use serde::{Deserialize, Serialize};
 
-/// What stands before a ticket's text.
-const TICKET_PREFIX: &str = "jz1";
 /// How long a ticket is good unless said otherwise.
 pub(crate) const TICKET_TTL: Span = Span::secs(3600);
 /// The feature level of this build.
@@ -49,63 +48,15 @@ pub(crate) enum Pending {
     Recover,
 }
 
-/// What a ticket says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ticket {
-    pub(crate) cluster: ClusterId,
-    pub(crate) issuer: NodeId,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) secret: [u8; 32],
+/// A ticket with a new secret.
+pub(crate) fn new_ticket(cluster: ClusterId, issuer: NodeId, addresses: Vec<SocketAddr>) -> Ticket {
+    Ticket { cluster, issuer, addresses, secret: random() }
 }
 
-/// What a node says that wants to join.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct JoinAsk {
-    pub(crate) secret: [u8; 32],
-    pub(crate) member: MemberSpec,
-}
-
-/// What it is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum JoinAnswer {
-    /// It is a member now.
-    Welcome {
-        /// Of this cluster.
-        cluster: ClusterId,
-        /// In this generation.
-        generation: Generation,
-        /// All members, with their addresses.
-        members: Vec<(NodeId, Vec<String>)>,
-        /// What the cluster calls it.
-        name: String,
-    },
-    /// No, and why.
-    Refused(String),
-}
-
-impl Ticket {
-    /// A ticket with a new secret.
-    pub(crate) fn new(cluster: ClusterId, issuer: NodeId, addresses: Vec<SocketAddr>) -> Ticket {
-        Ticket { cluster, issuer, addresses, secret: random() }
-    }
-
-    /// What the catalog keeps of it.
-    pub(crate) fn hash(&self) -> TicketHash {
-        hash_of(&self.secret)
-    }
-
-    /// The form that people copy.
-    pub(crate) fn text(&self) -> String {
-        format!("{TICKET_PREFIX}{}", BASE64URL_NOPAD.encode(&encode(self)))
-    }
-
-    /// Reads that form.
-    pub(crate) fn parse(text: &str) -> Result<Ticket, String> {
-        let not = || "this is not a ticket; `jizoku ticket` on a member prints one".to_string();
-        let rest = text.trim().strip_prefix(TICKET_PREFIX).ok_or_else(not)?;
-        let bytes = BASE64URL_NOPAD.decode(rest.as_bytes()).map_err(|_| not())?;
-        decode(&bytes).map_err(|_| not())
-    }
+/// Reads a ticket that somebody gave.
+pub(crate) fn read_ticket(text: &str) -> Result<Ticket, String> {
+    let not = "this is not a ticket; `jizoku ticket` on a member prints one";
+    Ticket::parse(text).ok_or_else(|| not.to_string())
 }
 
 /// What the catalog keeps of a ticket's secret.
@@ -152,7 +103,7 @@ pub(crate) fn init(folder: &DataFolder, config: &NodeConfig) -> Result<Ticket, S
     refuse_if_member(folder)?;
     let identity = identity(folder)?;
     let cluster = ClusterId(random());
-    let ticket = Ticket::new(cluster, identity.node(), advertised(config, &config.listen));
+    let ticket = new_ticket(cluster, identity.node(), advertised(config, &config.listen));
     folder.write_config(&config.to_toml()).map_err(|error| error.to_string())?;
     write_cluster(
         folder,
@@ -160,7 +111,7 @@ pub(crate) fn init(folder: &DataFolder, config: &NodeConfig) -> Result<Ticket, S
             format: CLUSTER_FORMAT,
             cluster,
             generation: Generation(1),
-            pending: Some(Pending::Init { ticket: ticket.hash() }),
+            pending: Some(Pending::Init { ticket: hash_of(&ticket.secret) }),
             seeds: Vec::new(),
             ran: false,
         },
@@ -312,22 +263,5 @@ pub(crate) fn config_of(folder: &Path) -> Result<NodeConfig, String> {
         NodeConfig::read(&path).map_err(|error| error.to_string())
     } else {
         Ok(NodeConfig::default())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tickets_read_back_and_other_text_is_refused() {
-        let addresses = vec!["[::1]:7171".parse().expect("an address")];
-        let ticket = Ticket::new(ClusterId([3; 16]), NodeId([4; 32]), addresses);
-        assert_eq!(Ticket::parse(&ticket.text()), Ok(ticket.clone()));
-        assert_eq!(Ticket::parse(&format!(" {}\n", ticket.text())), Ok(ticket.clone()));
-        let cut = &ticket.text()[..20];
-        for text in ["", "jz1", "jz1!!!", cut, "hello"] {
-            assert!(Ticket::parse(text).is_err(), "{text:?}");
-        }
     }
 }

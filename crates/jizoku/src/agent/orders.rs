@@ -13,7 +13,7 @@ use jizoku_types::{NodeId, ServiceId, Span};
 
 use super::ask::{self, Failure, TRY_AGAIN, WITHIN};
 use super::core::CoreMessage;
-use super::membership::{TICKET_TTL, Ticket, advertised};
+use super::membership::{TICKET_TTL, advertised, hash_of, new_ticket};
 use super::server::{Body, Shared, json, parse};
 use super::{status, user};
 
@@ -284,9 +284,9 @@ async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, Api
     let view = shared.led_view().await?;
     let cluster = view.cluster.expect("a view is led only once its cluster has begun");
     let agent = &shared.agent;
-    let ticket = Ticket::new(cluster, view.me.node, advertised(&agent.config, &agent.listening));
+    let ticket = new_ticket(cluster, view.me.node, advertised(&agent.config, &agent.listening));
     let ttl = order.valid_ms.map_or(TICKET_TTL, Span::millis);
-    ask_catalog(Command::IssueTicket { ticket: ticket.hash(), ttl }, shared).await?;
+    ask_catalog(Command::IssueTicket { ticket: hash_of(&ticket.secret), ttl }, shared).await?;
     Ok(TicketIssued { ticket: ticket.text(), valid_ms: ttl.as_millis() })
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::format::json as print_json;
 use super::service::report;
 use super::{Context, Failure, progress};
-use crate::agent::membership::{self, TICKET_TTL, Ticket as TicketText};
+use crate::agent::membership::{self, TICKET_TTL};
 
 /// Where the agent of a data folder listens for the command line.
 pub(super) fn socket_of(data: &Path) -> PathBuf {
@@ -139,7 +139,7 @@ pub(super) struct Join {
 
 impl Join {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let ticket = TicketText::parse(&self.ticket)?;
+        let ticket = membership::read_ticket(&self.ticket)?;
         let folder = fresh_folder(&context.data)?;
         let config = self.settings.config(&context.data)?;
         let joining = membership::join(&folder, &config, &ticket);
