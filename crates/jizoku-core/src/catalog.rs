@@ -42,7 +42,8 @@ mod tests;
 pub use command::{COMMAND_VERSION, Command, CommandError};
 pub use outcome::{Change, Conflict, Outcome, Rejection};
 pub use record::{
-    BranchRecord, MemberRecord, MemberSpec, ServiceRecord, Ticket, TicketHash, Wanted,
+    ADDRESSES_MAX, BranchRecord, MemberRecord, MemberSpec, ServiceRecord, Ticket, TicketHash,
+    Wanted,
 };
 pub use snapshot::{SNAPSHOT_MAX, SNAPSHOT_VERSION, SnapshotError};
 pub use update::{Update, update_of};

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use jizoku_types::ByteCount;
 
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, JOIN_ANEW};
 use crate::journal::{Journal, JournalError, Purpose, Tail, unfinished};
 
 /// Most bytes that wait to be written.
@@ -52,6 +52,9 @@ pub enum LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            LogError::Journal(error @ JournalError::Damaged { .. }) => {
+                write!(f, "{error}; {JOIN_ANEW}")
+            }
             LogError::Journal(error) => error.fmt(f),
             LogError::Write(cause) => write!(f, "the consensus log can't be written: {cause}"),
             LogError::Behind => f.write_str("the disk is behind with the consensus log"),

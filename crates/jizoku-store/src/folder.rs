@@ -24,6 +24,9 @@ use crate::small::{self, SmallError};
 pub const FOLDER_FORMAT: u32 = 1;
 /// Damaged things that are kept; the oldest are deleted when there are more.
 pub const QUARANTINE_MAX: usize = 8;
+/// What is left to do when a node's own files are damaged.
+pub(crate) const JOIN_ANEW: &str =
+    "the node can't go on as it was: remove the folder and join as a new one";
 
 /// An open data folder. Closing it lets another agent use it.
 #[derive(Debug)]
@@ -100,10 +103,7 @@ impl fmt::Display for FolderError {
                  use a newer jizoku",
                 path.display()
             ),
-            FolderError::Small(error) => write!(
-                f,
-                "{error}; the node can't go on as it was: remove the folder and join as a new one"
-            ),
+            FolderError::Small(error) => write!(f, "{error}; {JOIN_ANEW}"),
         }
     }
 }

@@ -14,3 +14,4 @@ mod planned;
 mod poison;
 mod recover;
 mod restart;
+mod two_nodes;

@@ -86,6 +86,7 @@ fn damage_of_what_was_flushed_is_not_taken_for_a_crash() {
     fs::write(&path, &bad).unwrap();
     let error = open(&folder).unwrap_err();
     assert!(matches!(error, LogError::Journal(JournalError::Damaged { .. })), "{error}");
+    assert!(error.to_string().contains("join as a new one"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bad);
     fs::write(&path, &good[..good.len() - 3]).unwrap();
     assert!(open(&folder).is_err());

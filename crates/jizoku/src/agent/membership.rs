@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jizoku_api::Ticket;
 use jizoku_consensus::{Record, Recovered};
-use jizoku_core::catalog::{MemberSpec, TicketHash};
+use jizoku_core::catalog::{ADDRESSES_MAX, MemberSpec, TicketHash};
 use jizoku_manifest::NodeConfig;
 use jizoku_mesh::Identity;
 use jizoku_node::wire::{JoinAnswer, JoinAsk};
@@ -74,9 +74,17 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Where a node's secret key lies.
+/// The node's secret key; a new one if the folder doesn't belong to a cluster yet.
 pub(crate) fn identity(folder: &DataFolder) -> Result<Identity, String> {
-    let path = folder.path().join("key");
+    let path = folder.key_path();
+    // With another key it would be another node, whom nobody knows.
+    if !path.exists() && cluster_of(folder)?.is_some() {
+        return Err(format!(
+            "{} is missing; the node can't go on as it was: remove the folder and join as a new \
+             one",
+            path.display()
+        ));
+    }
     Identity::load_or_create(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -231,6 +239,8 @@ pub(crate) fn advertised(config: &NodeConfig, listening: &[SocketAddr]) -> Vec<S
             addresses.push(*address);
         }
     }
+    // A machine full of bridges has more than a member may say: the rest is for `advertise`.
+    addresses.truncate(ADDRESSES_MAX);
     addresses
 }
 
@@ -263,5 +273,31 @@ pub(crate) fn config_of(folder: &Path) -> Result<NodeConfig, String> {
         NodeConfig::read(&path).map_err(|error| error.to_string())
     } else {
         Ok(NodeConfig::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_whose_key_is_gone_is_not_made_another_one() {
+        let path = std::env::temp_dir().join(format!("jizoku-key-{}", std::process::id()));
+        let folder = DataFolder::open(&path).expect("a folder");
+        init(&folder, &NodeConfig::default()).expect("a cluster");
+        let node = identity(&folder).expect("a key").node();
+        assert_eq!(identity(&folder).expect("the same key").node(), node);
+        std::fs::remove_file(folder.key_path()).expect("it was there");
+        let why = identity(&folder).expect_err("nobody knows another key");
+        assert!(why.contains("join as a new one"), "{why}");
+        std::fs::remove_dir_all(path).expect("it was there");
+    }
+
+    #[test]
+    fn no_more_addresses_are_told_than_a_member_may_have() {
+        let one = |port: u16| SocketAddr::new(IpAddr::from([10, 0, 0, 1]), port);
+        let listening: Vec<SocketAddr> = (1..=20).map(one).collect();
+        let told = advertised(&NodeConfig::default(), &listening);
+        assert_eq!(told, listening[..ADDRESSES_MAX]);
     }
 }

@@ -92,7 +92,7 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
     let facts = one.facts.as_ref().filter(|facts| facts.epoch == epoch);
     let phase = phase(view, one);
     let active = active_member.map(|active| active.node);
-    let others = held_by(one).iter().filter(|member| Some(member.node) != active).count();
+    let others = others_that_hold(view, one);
     let stateful = record.spec.has_state();
     let running = record.wanted == catalog::Wanted::Running;
     let reading = active.and_then(|active| sights.instance(active, id));
@@ -129,6 +129,20 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
         }),
         branches: u16::try_from(record.branches.len()).unwrap_or(u16::MAX),
     }
+}
+
+/// How many nodes beside the active one hold its state and can be reached.
+fn others_that_hold(view: &View, one: &ServiceView) -> usize {
+    let active = line(one).0.map(|active| active.node);
+    let others = held_by(one).iter().filter(|member| Some(member.node) != active);
+    others.filter(|member| is_reachable(view, member.node)).count()
+}
+
+/// Whether its clients wait for answers until more nodes hold its state.
+fn waits_for_copies(view: &View, one: &ServiceView) -> bool {
+    let spec = &one.record.spec;
+    let few = others_that_hold(view, one) < usize::from(spec.min_copies);
+    spec.has_state() && spec.output == OutputMode::Held && few
 }
 
 /// Where a service is active as this node's side has it, and in which epoch: in a branch if one
@@ -263,6 +277,11 @@ fn mixed_versions(nodes: &[NodeStatus]) -> Option<(String, &'static str)> {
     (all.len() > 1).then_some((message, hint))
 }
 
+/// How many can be reached of those that hold it, or soon will.
+fn copies(one: &ServiceStatus) -> usize {
+    one.holders.iter().filter(|holder| holder.state != HolderState::Silent).count()
+}
+
 fn warnings(
     view: &View,
     nodes: &[NodeStatus],
@@ -296,21 +315,21 @@ fn warnings(
                 warn(WarningCode::PortClosed, message, Some(hint));
             }
         }
+        let known = view.services.get(&one.service);
+        let waits = known.is_some_and(|known| waits_for_copies(view, known));
         if one.unreachable {
             let message = format!("{}: no current holder of its state answers", one.name);
             let hint = "it goes on when one is back; or `jizoku resume SERVICE --accept-loss`";
             warn(WarningCode::Unreachable, message, Some(hint));
         } else if one.unprotected && one.phase == Phase::Running {
             let message = format!("{}: UNPROTECTED, no other node holds its state", one.name);
-            let waits = view.services.get(&one.service).is_some_and(|known| {
-                known.record.spec.output == OutputMode::Held && known.record.spec.min_copies > 0
-            });
             let hint = "its clients wait for answers until one does; to go on without, apply it \
                         with `min_copies = 0`";
             warn(WarningCode::Unprotected, message, waits.then_some(hint));
-        } else if one.phase == Phase::Running && one.holders.len() < usize::from(one.copies) {
-            let message = format!("{}: {} of {} copies", one.name, one.holders.len(), one.copies);
-            warn(WarningCode::FewCopies, message, None);
+        } else if one.phase == Phase::Running && copies(one) < usize::from(one.copies) {
+            let message = format!("{}: {} of {} copies", one.name, copies(one), one.copies);
+            let hint = "its clients wait for answers until `min_copies` nodes hold its state";
+            warn(WarningCode::FewCopies, message, waits.then_some(hint));
         }
         if let Some(failing) = &one.failing {
             let message = format!("{} fails: {}", one.name, failing.reason);

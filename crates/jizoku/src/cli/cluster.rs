@@ -124,6 +124,8 @@ impl Init {
         println!("Then, on another one: jizoku join {}", ticket.text());
         println!("That ticket lets one node in, within an hour from the first `jizoku up`.");
         println!("For more: {}", context.this_node("ticket"));
+        println!("Three nodes survive the death of one; two don't, unless the third is a witness,");
+        println!("which runs nothing: jizoku join TICKET --witness");
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -226,7 +228,7 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let order = DrainOrder { node: self.node, undo: self.undo };
-        let done = context.order("asking the catalog", &order).await?;
+        let mut done = context.order("asking the catalog", &order).await?;
         if self.undo || self.no_wait {
             return report(context, &done);
         }
@@ -242,6 +244,8 @@ impl Drain {
             node.map_or((0, 0), |node| (node.active, node.held))
         };
         if context.until("moving everything off", |status| left(status) == (0, 0)).await? {
+            let name = name.unwrap_or("this node");
+            done.notes = vec![format!("{name} runs and holds nothing now")];
             return report(context, &done);
         }
         let status = context.client.query(&StatusQuery).await?;
