@@ -4,11 +4,13 @@
 //!   each other
 //! - [`sources`]: module headers, lengths, words that must not stay
 //! - [`docs`]: links lead somewhere; every crate is on the map; every concept has its page
+//! - [`guarantees`]: every test that a promise names exists
 //!
 //! Lengths are ratchets: `xtask/ratchet.txt` lists what is over the limit today with its length.
 //! It may shrink, never grow.
 
 mod docs;
+mod guarantees;
 mod layers;
 mod sources;
 
@@ -54,6 +56,7 @@ fn check(root: &Path) -> Result<Vec<Finding>, String> {
     let mut findings = layers::check(root)?;
     findings.extend(sources::check(root, &files)?);
     findings.extend(docs::check(root, &files)?);
+    findings.extend(guarantees::check(root, &files)?);
     Ok(findings)
 }
 
