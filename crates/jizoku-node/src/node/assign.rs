@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use jizoku_core::catalog::{Command, Wanted};
 use jizoku_core::{lease, watch};
 use jizoku_engine::Exit;
+use jizoku_types::spec::OutputMode;
 use jizoku_types::{
     BranchId, CheckpointId, Epoch, Event, Instant, Member, NodeId, ServiceId, Span,
 };
@@ -135,7 +136,9 @@ impl Node {
             self.owner.handle(self.now, lease::OwnerInput::Release { service });
             if local.phase != Phase::Ended && !self.planted.has(Fault::NotDismissed) {
                 self.order(service, local.epoch, Order::Stop);
-                self.event(Event::InstanceFenced { service, epoch: local.epoch });
+                if !matches!(local.next, Some(Next::Move { .. })) {
+                    self.event(Event::InstanceFenced { service, epoch: local.epoch });
+                }
             }
         }
     }
@@ -246,8 +249,11 @@ impl Node {
             }
             Some(Next::Move { to, .. }) if local.phase == Phase::Serving => {
                 let ready = self.successor(service, to, true);
-                if ready.is_some_and(|to| self.holds_or_needs_nothing(service, to)) {
-                    self.quiesce(service, epoch);
+                let ready = ready.filter(|to| self.holds_or_needs_nothing(service, *to));
+                match ready {
+                    Some(to) if self.may_be_taken(service) => self.hand_over(service, epoch, to),
+                    Some(_) => self.quiesce(service, epoch),
+                    None => {}
                 }
             }
             Some(Next::Stop | Next::Restart) if local.phase != Phase::Quiescing => {
@@ -262,6 +268,28 @@ impl Node {
             local.phase = Phase::Quiescing;
         }
         self.order(service, epoch, Order::Quiesce);
+    }
+
+    /// Whether a service can be taken from a living instance as it is from a dead one: what a
+    /// client was told is in every copy, and what it asked is asked again. Of others something
+    /// would be lost, so they are quiesced first.
+    fn may_be_taken(&self, service: ServiceId) -> bool {
+        let spec = self.catalog.service(service).map(|record| &record.spec);
+        spec.is_some_and(|spec| spec.has_state() && spec.output == OutputMode::Held)
+    }
+
+    /// Gives the epoch to another node while the instance here goes on serving: it ends when the
+    /// catalog has decided, so nobody waits for that.
+    fn hand_over(&mut self, service: ServiceId, expect: Epoch, to: Member) {
+        let Some(record) = self.catalog.service(service) else { return };
+        let ready = record.epoch == expect && self.is_prepared(to.node, service, record);
+        let under_way = self.is_under_way(&Purpose::TakeOver(service));
+        if !ready || under_way || self.leader.is_none() || !self.reaches_majority() {
+            return;
+        }
+        self.event(Event::TakeoverProposed { service, from: expect });
+        let command = Command::TakeOver { service, expect, to: Some(to) };
+        self.propose(Purpose::TakeOver(service), &command);
     }
 
     fn holds_or_needs_nothing(&self, service: ServiceId, to: Member) -> bool {

@@ -5,10 +5,10 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use jizoku_core::catalog::Command;
-use jizoku_types::spec::{PartitionPolicy, ServiceSpec, SuccessionPolicy};
+use jizoku_types::spec::{OutputMode, PartitionPolicy, ServiceSpec, SuccessionPolicy};
 use jizoku_types::{Epoch, Event, Span};
 
-use super::super::Input;
+use super::super::{Input, Request};
 use super::world::{World, id, nodes, spec};
 
 fn stop() -> ServiceSpec {
@@ -59,6 +59,34 @@ fn a_drained_node_gives_its_services_away_and_gets_none() {
     world.kill(active);
     world.run(Span::secs(2));
     assert!(world.active().is_some_and(|now| now != 1 && now != active));
+}
+
+#[test]
+fn a_held_service_is_taken_from_its_node_and_another_one_is_quiesced_first() {
+    let free = ServiceSpec { output: OutputMode::Free, ..stop() };
+    for (spec, quiesced) in [(stop(), 0), (free, 1)] {
+        let mut world = World::serving(3, spec);
+        let (service, to) = (super::world::SERVICE, Some(id(2)));
+        world.give(1, Input::Request { id: 1, request: Request::Move { service, to } });
+        world.run(Span::secs(1));
+        assert_eq!(world.running(), [(2, Epoch::main(2))]);
+        assert_eq!(world.quiesced, quiesced);
+        assert_eq!(world.saw(1, |event| matches!(event, Event::InstanceFenced { .. })), 0);
+    }
+}
+
+#[test]
+fn a_move_waits_for_who_has_yet_to_compile_the_program() {
+    let mut world = World::serving(3, stop());
+    world.give(2, Input::Compiled(BTreeSet::new()));
+    world.run(Span::secs(1));
+    let (service, to) = (super::world::SERVICE, Some(id(2)));
+    world.give(1, Input::Request { id: 1, request: Request::Move { service, to } });
+    world.run(Span::secs(1));
+    assert_eq!(world.running(), [(1, Epoch::main(1))], "nobody would answer meanwhile");
+    world.give(2, Input::Compiled([[7; 32]].into()));
+    world.run(Span::secs(1));
+    assert_eq!(world.running(), [(2, Epoch::main(2))]);
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) proposals: u64,
     /// Proposals of holder sets are lost, and their nodes don't know whether they are.
     pub(super) doubt: bool,
+    /// How often a Runner was told to make a last checkpoint and end.
+    pub(super) quiesced: u64,
 }
 
 pub(super) fn spec() -> ServiceSpec {
@@ -142,6 +144,7 @@ impl World {
             flying: VecDeque::new(),
             proposals: 0,
             doubt: false,
+            quiesced: 0,
         };
         let cluster = ClusterId([1; 16]);
         for n in 1..=count {
@@ -427,6 +430,7 @@ impl World {
             Order::Stop => *runner = None,
             Order::Quiesce => {
                 *runner = None;
+                self.quiesced += 1;
                 self.report(n, epoch, Report::Quiesced);
             }
             Order::ClusterRestarted => {
