@@ -35,7 +35,7 @@ use crate::keeper::KeeperCommand;
 use crate::message::{End, Heard, MESSAGE_MAX, Order, Report, Start, hear, tell};
 use crate::ports;
 use crate::program::Program;
-use conn::{Conn, Pumped};
+use conn::{CHUNK, Conn, Pumped};
 use lines::{Lines, More};
 
 /// Somebody has put something into the queue of inputs.
@@ -114,6 +114,7 @@ struct Worker {
     keeper: OwnedFd,
     keeper_process: Child,
     room: Vec<u8>,
+    chunk: Vec<u8>,
     out: Lines,
     err: Lines,
     conns: BTreeMap<Socket, Conn>,
@@ -174,6 +175,7 @@ impl Worker {
             keeper: socket,
             keeper_process,
             room: vec![0; MESSAGE_MAX],
+            chunk: vec![0; CHUNK],
             out: Lines::new(out),
             err: Lines::new(err),
             conns: BTreeMap::new(),
@@ -334,7 +336,8 @@ impl Worker {
         }
         let Some(conn) = self.conns.get_mut(&socket) else { return };
         let token = Token(CONNS + socket.0 as usize);
-        let pumped = conn.pump(socket, &mut self.end, self.poll.registry(), token);
+        let at = (self.poll.registry(), token);
+        let pumped = conn.pump(socket, &mut self.end, at, &mut self.chunk);
         if conn.is_taken() || pumped == Pumped::Over {
             let (port, since) = conn.offered();
             self.untaken[port].remove(&(since, socket));

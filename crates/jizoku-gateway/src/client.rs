@@ -4,11 +4,12 @@
 //! waits for a task of its own.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use jizoku_types::limits::INPUT_WINDOW;
 use jizoku_types::{ConnId, Instant, Span};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -249,7 +250,7 @@ async fn read(
         if *pause.borrow() {
             continue;
         }
-        let event = match stream.try_read(&mut buffer) {
+        let event = match read_once(&stream, &mut buffer) {
             Ok(0) => {
                 // If nobody listens, the service's task has ended and closed the socket.
                 let _ = events.send(ClientEvent::Eof(conn)).await;
@@ -264,6 +265,21 @@ async fn read(
         }
     }
     let _ = events.send(ClientEvent::Broken(conn)).await;
+}
+
+/// Reads what is there. Less than fits means that nothing is left: that is noted, which saves
+/// asking the system once more for every request.
+fn read_once(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut all = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let count = (&*socket2::SockRef::from(stream)).read(buffer)?;
+        if count == 0 || count == buffer.len() {
+            return Ok(count);
+        }
+        all = Some(count);
+        Err(io::ErrorKind::WouldBlock.into())
+    });
+    all.map_or(result, Ok)
 }
 
 async fn wait_writable(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use jizoku_streams::{GatewayEnd, ToGateway};
 use jizoku_types::event::ResetCause;
 use jizoku_types::{ConnId, Epoch, GatewayId, Instant, NodeId, ServiceId, Span};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Sleep;
 
 use crate::client::{Client, ClientEvent, Flushed, Turn};
 use crate::listen::{Accepted, Listeners};
@@ -166,8 +168,9 @@ impl Task {
         let (accepted_in, mut accepted) = mpsc::channel(ACCEPTED_MAX);
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut alarm = Alarm::default();
         loop {
-            let wait = self.wait();
+            alarm.set(self.end.deadline(), self.owner.now());
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => self.command(command, &accepted_in),
@@ -175,7 +178,7 @@ impl Task {
                 },
                 Some(client) = accepted.recv() => self.accept(client, &events_in),
                 Some(event) = events.recv() => self.client(event),
-                () = sleep(wait) => self.handle(Input::Tick),
+                () = alarm.ring() => self.handle(Input::Tick),
                 _ = look.tick() => self.look(),
             }
             for _ in 0..BATCH_MAX {
@@ -216,11 +219,6 @@ impl Task {
                 add(&self.stats.timeouts, 1);
             }
         }
-    }
-
-    fn wait(&self) -> Option<Duration> {
-        let deadline = self.end.deadline()?;
-        Some(Duration::from_nanos(deadline.since(self.owner.now()).as_nanos()))
     }
 
     fn handle(&mut self, input: Input) {
@@ -374,10 +372,62 @@ impl Task {
     }
 }
 
-/// Sleeps for so long, or for ever.
-async fn sleep(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
+/// A timer that is set for every round of a task, and hardly ever rings: it is moved only when it
+/// has to ring sooner, for moving it costs as much as the round.
+#[derive(Default)]
+struct Alarm {
+    /// The timer, and when it rings, at the latest when it is needed.
+    set: Option<(Pin<Box<Sleep>>, Instant)>,
+    needed: bool,
+}
+
+impl Alarm {
+    /// It is needed at `at`, or not at all.
+    fn set(&mut self, at: Option<Instant>, now: Instant) {
+        self.needed = at.is_some();
+        let Some(at) = at else { return };
+        if self.set.as_ref().is_some_and(|(timer, rings)| *rings <= at && !timer.is_elapsed()) {
+            return;
+        }
+        let wait = Duration::from_nanos(at.since(now).as_nanos());
+        let rings = tokio::time::Instant::now() + wait;
+        match &mut self.set {
+            Some((timer, known)) => {
+                timer.as_mut().reset(rings);
+                *known = at;
+            }
+            None => self.set = Some((Box::pin(tokio::time::sleep_until(rings)), at)),
+        }
+    }
+
+    /// Waits until it rings, which may be too soon.
+    async fn ring(&mut self) {
+        match &mut self.set {
+            Some((timer, _)) if self.needed => timer.as_mut().await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_rings_when_it_is_needed_and_may_be_set_again() {
+        let at = |millis: u64| Some(Instant::ORIGIN + Span::millis(millis));
+        let now = Instant::ORIGIN;
+        let mut alarm = Alarm::default();
+        alarm.set(at(50), now);
+        alarm.set(at(5), now);
+        alarm.ring().await;
+        // It rang: what is needed next is set anew, though it is later.
+        let began = std::time::Instant::now();
+        alarm.set(at(50), at(5).expect("a time"));
+        alarm.ring().await;
+        assert!(began.elapsed() >= Duration::from_millis(44));
+        alarm.set(None, at(50).expect("a time"));
+        let silent = tokio::time::timeout(Duration::from_millis(10), alarm.ring()).await;
+        assert!(silent.is_err(), "nobody needs it");
     }
 }

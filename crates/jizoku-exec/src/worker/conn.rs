@@ -22,7 +22,7 @@ use mio::{Interest, Registry, Token};
 /// Most bytes in each direction in one go.
 const SHARE: usize = 256 << 10;
 /// Bytes that are moved at once.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 /// Time between two tries to connect.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
@@ -38,6 +38,8 @@ pub(super) struct Conn {
     tcp: Option<TcpStream>,
     connected: bool,
     readable: bool,
+    /// The system said that nothing follows what is to be read now: its end must be read too.
+    ending: bool,
     writable: bool,
     /// Taken from the stream, but not yet by the program: the bytes from `sent` on.
     pending: Vec<u8>,
@@ -89,6 +91,7 @@ impl Conn {
             tcp: None,
             connected: false,
             readable: false,
+            ending: false,
             writable: false,
             pending: Vec::new(),
             sent: 0,
@@ -114,23 +117,25 @@ impl Conn {
 
     /// The system says that something can be done.
     pub(super) fn note(&mut self, event: &Event) {
+        self.ending |= event.is_read_closed() || event.is_error();
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
-    /// Moves what can be moved. On `Over` the stream's socket is closed too.
+    /// Moves what can be moved, through `room`, which has [`CHUNK`] bytes and is the same for all
+    /// connections. On `Over` the stream's socket is closed too.
     pub(super) fn pump(
         &mut self,
         socket: Socket,
         end: &mut InstanceEnd,
-        registry: &Registry,
-        token: Token,
+        (registry, token): (&Registry, Token),
+        room: &mut [u8],
     ) -> Pumped {
         // Looked at first: with input that the program doesn't take it would not be noticed.
         if end.readable(socket).reset {
             return self.abort(socket, end);
         }
-        match self.try_pump(socket, end, registry, token) {
+        match self.try_pump(socket, end, (registry, token), room) {
             Ok(pumped) | Err(Broken::NotYet(pumped)) => pumped,
             Err(Broken::Done) => {
                 end.close(socket);
@@ -158,12 +163,12 @@ impl Conn {
         &mut self,
         socket: Socket,
         end: &mut InstanceEnd,
-        registry: &Registry,
-        token: Token,
+        (registry, token): (&Registry, Token),
+        room: &mut [u8],
     ) -> Result<Pumped, Broken> {
         self.connect(registry, token)?;
         let more_in = self.move_input(socket, end)?;
-        let more_out = self.move_output(socket, end)?;
+        let more_out = self.move_output(socket, end, room)?;
         if self.program_ended && self.program_told {
             return Err(Broken::Done);
         }
@@ -200,6 +205,7 @@ impl Conn {
             _ => {
                 self.tcp = None;
                 self.readable = false;
+                self.ending = false;
                 self.writable = false;
                 Err(self.refused())
             }
@@ -277,8 +283,12 @@ impl Conn {
     }
 
     /// Moves output; true if there is more.
-    fn move_output(&mut self, socket: Socket, end: &mut InstanceEnd) -> Result<bool, Broken> {
-        let mut room = [0; CHUNK];
+    fn move_output(
+        &mut self,
+        socket: Socket,
+        end: &mut InstanceEnd,
+        room: &mut [u8],
+    ) -> Result<bool, Broken> {
         let mut left = SHARE;
         while self.readable && !self.program_ended {
             let space = end.writable(socket).min(CHUNK);
@@ -297,6 +307,8 @@ impl Conn {
                 }
                 Ok(count) => {
                     left = left.saturating_sub(count);
+                    // Else the socket is empty: what comes next is told as an event of its own.
+                    self.readable = count == space || self.ending;
                     match end.write(socket, &room[..count]) {
                         Write::Written(taken) => assert_eq!(taken, count, "there was room"),
                         Write::WouldBlock => unreachable!("there was room"),
