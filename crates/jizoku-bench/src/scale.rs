@@ -3,6 +3,7 @@
 //!
 //! The simulator counts it (`jizoku-sim --idle N`); here it is read and compared.
 
+use std::path::Path;
 use std::process::Command;
 
 use jizoku_e2e::build;
@@ -21,15 +22,16 @@ const SIZES: [usize; 3] = [50, 100, 200];
 
 fn run() -> Vec<Figure> {
     let simulator = build::program("jizoku-sim");
-    let all: Vec<Seen> = SIZES
-        .iter()
-        .map(|nodes| {
-            let output = Command::new(&simulator).args(["--idle", &nodes.to_string()]).output();
-            let output = output.expect("the simulator can be started");
-            assert!(output.status.success(), "{nodes} nodes: {output:?}");
-            Seen::read(&String::from_utf8_lossy(&output.stdout))
-        })
-        .collect();
+    // What is simulated doesn't depend on how long that takes: all at once.
+    let all: Vec<Seen> = std::thread::scope(|scope| {
+        let runs = SIZES.map(|nodes| {
+            scope.spawn({
+                let simulator = &simulator;
+                move || see(simulator, nodes)
+            })
+        });
+        runs.map(|run| run.join().expect("the simulator says something")).into()
+    });
     let by_size = |of: fn(&Seen) -> Value| -> Value {
         let pairs = SIZES.iter().zip(&all).map(|(nodes, seen)| (nodes.to_string(), of(seen)));
         Value::Object(pairs.collect())
@@ -60,6 +62,13 @@ fn run() -> Vec<Figure> {
             json!({ "by_nodes": by_size(|seen| json!({ "half": seen.half, "last": seen.last })) }),
         ),
     ]
+}
+
+fn see(simulator: &Path, nodes: usize) -> Seen {
+    let output = Command::new(simulator).args(["--idle", &nodes.to_string()]).output();
+    let output = output.expect("the simulator can be started");
+    assert!(output.status.success(), "{nodes} nodes: {output:?}");
+    Seen::read(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// What the simulator said of one size.
