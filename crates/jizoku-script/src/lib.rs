@@ -6,6 +6,8 @@
 //! - [`script`], [`run`]: a script that passed, and one run of a task: a value that is stepped
 //! - [`plan`], [`flow`], [`actor`]: a flow with everything filled in, who drives it, what nodes
 //!   know of its tasks
+//! - [`monitor`], [`trigger`]: when a task is due; when records mean that a flow shall start
+//! - [`wire`]: requests and answers
 //! - [`permission`], [`offer`], [`target`]: who may do what, what is known of a place, which nodes
 //! - [`types`], [`value`]: what scripts compute with
 //! - [`problem`]: what is wrong, and where
@@ -29,7 +31,10 @@ mod dice;
 pub mod flow;
 pub mod format;
 pub mod functions;
+#[cfg(test)]
+mod hostile;
 pub mod limits;
+pub mod monitor;
 mod nearest;
 pub mod offer;
 pub mod permission;
@@ -41,5 +46,7 @@ pub mod script;
 mod shell;
 mod syntax;
 pub mod target;
+pub mod trigger;
 pub mod types;
 pub mod value;
+pub mod wire;
