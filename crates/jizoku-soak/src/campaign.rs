@@ -3,6 +3,7 @@
 //! Invariant: a step begins only when all is well, so whatever is seen belongs to it.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
 use jizoku_e2e::clients;
@@ -13,7 +14,7 @@ use crate::check::{Disturbance, Excuses, Moment, Promise, Violation, may_break};
 use crate::clients::Service;
 use crate::inject::{self, Made};
 use crate::machines::{Look, Machines};
-use crate::plan::{Draw, Kind, Step};
+use crate::plan::{Draw, KINDS, Kind, Step};
 use crate::report::Report;
 use crate::web::{PAGE, Web};
 
@@ -31,6 +32,8 @@ const TARGET_WITHIN: Duration = Duration::from_secs(3);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Lines of the timeline that are printed with the first violation of a step.
 const LINES_SHOWN: usize = 400;
+/// The kernel's signal for who has no memory left.
+const SIGKILL: i32 = 9;
 /// The port of the service of the engine `exec`.
 const WEB_PORT: u16 = 8000;
 
@@ -216,7 +219,8 @@ impl Campaign {
             if number > 0 {
                 std::thread::sleep(step.between);
             }
-            let service = self.services[fault.service % self.services.len()].name;
+            let service = &self.services[fault.service % self.services.len()];
+            let service = (service.name, service.port);
             let from = self.now();
             let tried = Instant::now();
             let one = loop {
@@ -251,13 +255,13 @@ impl Campaign {
         let spans = spans.collect::<Vec<_>>().join(", ");
         for (until, one) in made {
             while Instant::now() < until {
-                self.supervise(step, true);
+                self.supervise(step);
                 let left = until.saturating_duration_since(Instant::now());
                 std::thread::sleep(left.min(LOOK_EVERY));
             }
             let nodes = one.nodes.clone();
             // Its agent may have ended meanwhile.
-            self.supervise(step, true);
+            self.supervise(step);
             one.heal(&mut self.machines)?;
             self.healed(&nodes);
         }
@@ -284,17 +288,18 @@ impl Campaign {
     }
 
     /// Starts agents again that have ended by themselves, as systemd would.
-    fn supervise(&mut self, step: &Step, faulty: bool) {
+    fn supervise(&mut self, step: &Step) {
         for node in 0..self.machines.count {
             let Some(status) = self.machines.cluster.ended(node) else { continue };
-            // An agent that can't note its new incarnation, for want of room, doesn't start.
+            // An agent that can't note its new incarnation, for want of room, doesn't start. What
+            // ended before its fault was healed may be seen a little later.
             let killed = self.excuses.disturbed.iter().any(|what| what.node == node && what.died);
             let starved = step.faults.iter().any(|fault| match fault.kind {
-                Kind::Memory => true,
+                Kind::Memory => status.signal() == Some(SIGKILL),
                 Kind::DiskFull => killed,
                 _ => false,
             });
-            if !(faulty && starved) {
+            if !starved {
                 let what = format!("the agent of n{} ended by itself: {status}", node + 1);
                 self.violation(step, Violation::Other(what));
             }
@@ -346,7 +351,7 @@ impl Campaign {
         let power = self.excuses.power_lost.is_some();
         let within = if power { BACK_AFTER_POWER_LOSS } else { BACK_WITHIN };
         loop {
-            self.supervise(step, false);
+            self.supervise(step);
             let late = self.late(healed);
             let took = self.now().saturating_sub(healed);
             if late.is_empty() {
@@ -375,7 +380,7 @@ impl Campaign {
 
     fn wait_until_whole(&mut self, step: &Step, since: Moment) -> Result<(), String> {
         loop {
-            self.supervise(step, false);
+            self.supervise(step);
             let look = self.machines.look(0..self.machines.count);
             let trouble = match look {
                 Some(look) => look.trouble(&HELD, self.machines.count),
@@ -536,11 +541,15 @@ impl Campaign {
     pub fn violation(&mut self, step: &Step, what: Violation) {
         let kinds: Vec<&str> = self.options.draw.kinds.iter().map(|kind| kind.name()).collect();
         let again = format!(
-            "cargo xtask soak --seed {} --from {} --faults 1{} --kinds {}",
+            "cargo xtask soak --seed {} --from {} --faults 1{}{}",
             self.options.draw.seed,
             step.number,
             if self.options.draw.short { " --short" } else { "" },
-            kinds.join(",")
+            if kinds.len() < KINDS.len() {
+                format!(" --kinds {}", kinds.join(","))
+            } else {
+                "".into()
+            }
         );
         println!("VIOLATION in step {}: {what}\n  again: {again}", step.number);
         if !std::mem::replace(&mut self.shown, true) {

@@ -101,12 +101,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Frees them.
+    /// Frees them, for good: a loss of power soon after must not bring the filler back.
     ///
     /// # Errors
     /// Those of the system.
     pub fn empty(&self) -> io::Result<()> {
-        fs::remove_file(self.filler())
+        fs::remove_file(self.filler())?;
+        File::open(&self.mounted)?.sync_all()
     }
 
     fn filler(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! How each kind of fault is made, and how it is healed.
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -20,8 +21,14 @@ const FROZEN_MS: [u64; 5] = [20, 50, 100, 250, 500];
 const THAWED: Duration = Duration::from_millis(20);
 /// Descriptors that are left to an agent beyond those it has.
 const DESCRIPTORS_LEFT: u64 = 3;
-/// Bytes that are left to an agent beyond those it has.
+/// Connections that clients open at an agent that has no descriptor left for them.
+const CONNECTIONS: usize = 16;
+/// How long each may take: they wait in the kernel until they are accepted.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Bytes that are left to an agent beyond those that it can't give back.
 const MEMORY_LEFT: u64 = 1 << 20;
+/// What somebody else takes of them, in MiB.
+const MEMORY_TAKEN: &str = "16M";
 /// Steps of a wall clock, in seconds: a leap, a wrong zone, a battery that was empty, 2038.
 const CLOCK_STEPS: [i64; 8] =
     [1, -1, 3_600, -3_600, 86_400 * 30, -86_400 * 365, 400_000_000, -600_000_000];
@@ -50,7 +57,7 @@ enum Undo {
     PowerAgain,
     Empty,
     Thaw(Arc<AtomicBool>, JoinHandle<io::Result<()>>),
-    Descriptors(Rlimit),
+    Descriptors(Rlimit, Vec<TcpStream>),
     Memory,
     Undrain,
 }
@@ -60,7 +67,7 @@ pub fn make(
     machines: &mut Machines,
     look: &Look,
     fault: &Fault,
-    service: &str,
+    (service, port): (&str, u16),
     free: &[usize],
 ) -> Result<Made, String> {
     let node = target(look, fault, service, free).ok_or("there is no such node now")?;
@@ -101,7 +108,7 @@ pub fn make(
             let stepped = machines.step_clock(node, step);
             stepped.map_err(|error| format!("no clock to step: {error}"))?;
         }
-        _ => to_one(machines, &mut made, fault)
+        _ => to_one(machines, &mut made, fault, port)
             .map_err(|error| format!("{}: {error}", fault.kind.name()))?,
     }
     if matches!(fault.kind, Kind::Clock | Kind::Move | Kind::Drain | Kind::RelayOnly) {
@@ -112,7 +119,7 @@ pub fn make(
 }
 
 /// What is done to one machine alone.
-fn to_one(machines: &mut Machines, made: &mut Made, fault: &Fault) -> io::Result<()> {
+fn to_one(machines: &mut Machines, made: &mut Made, fault: &Fault, port: u16) -> io::Result<()> {
     let node = made.nodes[0];
     match fault.kind {
         Kind::Pause | Kind::PauseActive => {
@@ -136,10 +143,16 @@ fn to_one(machines: &mut Machines, made: &mut Made, fault: &Fault) -> io::Result
             made.undo = Undo::Empty;
         }
         Kind::DiskSlow => made.undo = slow(machines, node, fault),
-        Kind::Descriptors => made.undo = descriptors(machines, node)?,
+        Kind::Descriptors => made.undo = descriptors(machines, node, port)?,
         Kind::Memory => {
-            machines.limit_memory(node, Some(MEMORY_LEFT))?;
             made.undo = Undo::Memory;
+            // Otherwise it only has to live without a cache of its files.
+            if fault.chance % 4 < 2 {
+                made.what += " (all of it)";
+                machines.take_memory(node, MEMORY_LEFT, MEMORY_TAKEN)?;
+            } else {
+                machines.limit_memory(node, Some(MEMORY_LEFT))?;
+            }
         }
         _ => kill(machines, made),
     }
@@ -207,7 +220,7 @@ fn slow(machines: &Machines, node: usize, fault: &Fault) -> Undo {
     Undo::Thaw(stop, thread)
 }
 
-fn descriptors(machines: &Machines, node: usize) -> io::Result<Undo> {
+fn descriptors(machines: &Machines, node: usize, port: u16) -> io::Result<Undo> {
     let number = machines.cluster.pid(node);
     let pid = Pid::from_raw(number.cast_signed());
     // An agent begins with the limit that it had from us.
@@ -215,7 +228,9 @@ fn descriptors(machines: &Machines, node: usize) -> io::Result<Undo> {
     let open = std::fs::read_dir(format!("/proc/{number}/fd"))?.count() as u64;
     let after = Rlimit { current: Some(open + DESCRIPTORS_LEFT), maximum: before.maximum };
     let before = prlimit(pid, Resource::Nofile, after)?;
-    Ok(Undo::Descriptors(before))
+    let address = machines.cluster.address(node, port);
+    let connect = |_| TcpStream::connect_timeout(&address, CONNECT_WITHIN).ok();
+    Ok(Undo::Descriptors(before, (0..CONNECTIONS).filter_map(connect).collect()))
 }
 
 fn order(machines: &Machines, free: &[usize], words: &[&str]) -> Result<(), String> {
@@ -251,11 +266,14 @@ impl Made {
                 stop.store(true, Ordering::Relaxed);
                 thread.join().expect("it doesn't panic").map_err(failed)?;
             }
-            Undo::Descriptors(before) if machines.cluster.runs(node) => {
-                let pid = Pid::from_raw(machines.cluster.pid(node).cast_signed());
-                prlimit(pid, Resource::Nofile, before).map_err(|error| failed(error.into()))?;
+            Undo::Descriptors(before, connections) => {
+                if machines.cluster.runs(node) {
+                    let pid = Pid::from_raw(machines.cluster.pid(node).cast_signed());
+                    let restored = prlimit(pid, Resource::Nofile, before);
+                    restored.map_err(|error| failed(error.into()))?;
+                }
+                drop(connections);
             }
-            Undo::Descriptors(_) => {}
             Undo::Memory => machines.limit_memory(node, None).map_err(failed)?,
             Undo::Undrain => {
                 let words = self.what.split(' ').collect::<Vec<&str>>();

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use jizoku_e2e::cluster::{Cluster, Dress};
 use serde_json::Value;
@@ -127,21 +128,50 @@ impl Machines {
         self.cluster.folder().join(format!("clock{node}"))
     }
 
-    /// Lets a node's agent have so many bytes more than it has now; none: no limit.
+    /// Lets a node's agent have so many bytes more than those that it can't give back; none: no
+    /// limit.
+    ///
+    /// # Errors
+    /// Those of the system.
     pub fn limit_memory(&self, node: usize, more: Option<u64>) -> io::Result<()> {
-        let group = self.groups.as_ref().expect("there are groups").join(format!("n{}", node + 1));
+        let group = self.group(node);
         let old = group.join("memory.limit_in_bytes");
-        let (limit, used) = if old.exists() {
-            (old, group.join("memory.usage_in_bytes"))
-        } else {
-            (group.join("memory.max"), group.join("memory.current"))
-        };
+        let (limit, own) =
+            if old.exists() { (old, "rss ") } else { (group.join("memory.max"), "anon ") };
         let Some(more) = more else {
             let unlimited = if limit.ends_with("memory.max") { "max" } else { "-1" };
             return fs::write(limit, unlimited);
         };
-        let used: u64 = fs::read_to_string(used)?.trim().parse().map_err(io::Error::other)?;
+        let stat = fs::read_to_string(group.join("memory.stat"))?;
+        let used = stat.lines().find_map(|line| line.strip_prefix(own)?.trim().parse::<u64>().ok());
+        let used = used.ok_or_else(|| io::Error::other(format!("no {own}in memory.stat")))?;
         fs::write(limit, (used + more).to_string())
+    }
+
+    /// The same, and somebody whom the kernel spares takes so much of it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn take_memory(&self, node: usize, more: u64, size: &str) -> io::Result<()> {
+        // It goes in before there is a limit: afterwards the kernel has no room for newcomers.
+        let script = "echo -1000 > /proc/self/oom_score_adj; echo $$ > \"$0/cgroup.procs\"; \
+                      read go; exec dd if=/dev/zero of=/dev/null count=1 bs=\"$1\"";
+        let group = self.group(node);
+        let mut taker = Command::new("sh")
+            .args(["-c", script, group.to_str().expect("such paths are text"), size])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let limited = self.limit_memory(node, Some(more));
+        drop(taker.stdin.take());
+        // Whether it got all that it wanted is no matter.
+        taker.wait()?;
+        limited
+    }
+
+    fn group(&self, node: usize) -> PathBuf {
+        let groups = self.groups.as_ref().expect("such a fault was planned because there are some");
+        groups.join(format!("n{}", node + 1))
     }
 
     /// What the first of these nodes says that says anything.
