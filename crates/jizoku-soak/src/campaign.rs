@@ -331,6 +331,12 @@ impl Campaign {
     fn power_loss(&mut self) -> Result<Option<String>, String> {
         self.row(Kind::PowerLoss).injected += 1;
         let all: Vec<usize> = (0..self.machines.count).collect();
+        let mut flush = Duration::ZERO;
+        for disk in &self.machines.disks {
+            let took = disk.flush_takes().map_err(|error| format!("no flush: {error}"))?;
+            flush = flush.max(took);
+        }
+        self.excuses.flush = flush;
         let from = self.now();
         self.machines.cluster.kill_all();
         for disk in &self.machines.disks {
@@ -343,7 +349,7 @@ impl Campaign {
         }
         all.iter().for_each(|node| self.machines.begin(*node));
         self.healed(&all);
-        Ok(Some("power loss".into()))
+        Ok(Some(format!("power loss (a flush took {:.2} s)", flush.as_secs_f64())))
     }
 
     /// Waits until every client was answered after this moment; how long that took.

@@ -19,7 +19,8 @@ use std::time::Duration;
 /// Time since the campaign began.
 pub type Moment = Duration;
 
-/// `durable = "memory"`: disks follow within this time (docs/concepts/holder-set.md).
+/// `durable = "memory"`: disks follow within this time (docs/concepts/holder-set.md), and that of
+/// one flush, which is measured: here all nodes share one device.
 pub const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 /// The interval of a `free` service, as shipped.
 pub const INTERVAL: Duration = Duration::from_millis(50);
@@ -64,6 +65,8 @@ pub struct Excuses {
     pub disturbed: Vec<Disturbance>,
     /// When all machines lost their power.
     pub power_lost: Option<Moment>,
+    /// How long a flush took just before.
+    pub flush: Duration,
     /// Whether the service at hand has another epoch than before.
     pub restored: bool,
 }
@@ -166,7 +169,7 @@ pub fn may_break(one: &Break, promise: Promise, excuses: &Excuses) -> Option<&'s
 /// From when on what was acknowledged may be lost; none: nothing may.
 pub fn allowed_loss(promise: Promise, excuses: &Excuses) -> Option<Moment> {
     let by_fault = excuses.restored.then(|| excuses.began.saturating_sub(INTERVAL + COMMIT_WITHIN));
-    let by_power = excuses.power_lost.map(|at| at.saturating_sub(FLUSHED_WITHIN));
+    let by_power = excuses.power_lost.map(|at| at.saturating_sub(FLUSHED_WITHIN + excuses.flush));
     match promise {
         Promise::Disk => None,
         Promise::Memory => by_power,
@@ -293,14 +296,14 @@ impl Book {
                 |last| last.1,
             ),
         };
-        if found < least {
-            return Err(Violation::Lost { key: key.into(), least, found });
-        }
         let first_lost = one.recent.iter().find(|answer| answer.1 > found).map(|answer| answer.0);
         let fault = excuses.power_lost.unwrap_or(excuses.began);
         one.doubtful = false;
         (one.sent, one.told) = (found, found);
         one.recent.clear();
+        if found < least {
+            return Err(Violation::Lost { key: key.into(), least, found });
+        }
         Ok(first_lost.map(|at| fault.saturating_sub(at)))
     }
 }

@@ -81,6 +81,21 @@ impl Disk {
         self.mount()
     }
 
+    /// How long a small file takes to reach the device now.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn flush_takes(&self) -> io::Result<Duration> {
+        let path = self.mounted.join("probe");
+        let began = Instant::now();
+        let mut file = File::create(&path)?;
+        io::Write::write_all(&mut file, b"probe")?;
+        file.sync_all()?;
+        let took = began.elapsed();
+        fs::remove_file(path)?;
+        Ok(took)
+    }
+
     /// Takes every free byte.
     ///
     /// # Errors

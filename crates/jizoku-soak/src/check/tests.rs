@@ -20,7 +20,13 @@ fn book(promise: Promise) -> Book {
 
 fn died(node: usize) -> Excuses {
     let what = Disturbance { node, from: at(900), until: Some(at(1500)), died: true };
-    Excuses { began: at(900), disturbed: vec![what], power_lost: None, restored: true }
+    Excuses {
+        began: at(900),
+        disturbed: vec![what],
+        power_lost: None,
+        flush: at(0),
+        restored: true,
+    }
 }
 
 fn broken(gateway: usize) -> Break {
@@ -91,6 +97,11 @@ fn power_loss_takes_a_second_of_memory_and_nothing_of_disk() {
     let lost = book(Promise::Memory).found("k", 8, &excuses).expect("allowed");
     assert_eq!(lost, Some(at(950)));
     assert!(book(Promise::Memory).found("k", 7, &excuses).is_err());
+    assert!(book(Promise::Disk).found("k", 9, &excuses).is_err());
+    // A disk that takes 0.2 s for a flush is 0.2 s more behind.
+    excuses.flush = at(200);
+    assert!(book(Promise::Memory).found("k", 6, &excuses).is_ok());
+    assert!(book(Promise::Memory).found("k", 5, &excuses).is_err());
     assert!(book(Promise::Disk).found("k", 9, &excuses).is_err());
 }
 
