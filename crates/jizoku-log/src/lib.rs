@@ -3,9 +3,11 @@
 //! - [`value`]: what a field can hold, and its types
 //! - [`schema`]: which fields an event has, where that was declared
 //! - [`expr`]: filter expressions: parsed, checked, evaluated over a record
+//! - [`intake`]: from what programs send to records
 //! - [`moment`]: moments as people write them
 //! - [`record`]: what comes in and what is handed out; [`pool`]: the records of one node
 //! - [`query`]: questions with pipes
+//! - [`copies`]: second copies of important records
 //! - [`problem`]: what is wrong with a text, and where
 //!
 //! What it does not know: nodes, sockets, clocks, how records come in.
@@ -17,7 +19,9 @@
 
 extern crate alloc;
 
+pub mod copies;
 pub mod expr;
+pub mod intake;
 pub mod moment;
 pub mod pool;
 pub mod problem;
