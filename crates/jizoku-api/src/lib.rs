@@ -35,6 +35,7 @@ extern crate alloc;
 pub mod doctor;
 pub mod error;
 pub mod event;
+pub mod log;
 pub mod order;
 pub mod plan;
 pub mod route;

@@ -2,9 +2,9 @@
 //!
 //! Server and clients both use [`Route`], so they can't differ. A [`Query`] is a `GET` whose
 //! parameters stand in the address; an [`Order`] is a `POST` with a JSON body. Both name their
-//! route and the type of their answer. Two routes are neither: [`Route::Module`] takes the raw
-//! bytes of a module and answers [`crate::order::ModuleStored`]; [`Route::Metrics`] answers text
-//! in Prometheus' form.
+//! route and the type of their answer. Some routes are neither: [`Route::Module`] takes the raw
+//! bytes of a module and answers [`crate::order::ModuleStored`]; [`Route::LogEmit`] takes lines
+//! and answers [`crate::log::Emitted`]; [`Route::Metrics`] answers text in Prometheus' form.
 //!
 //! What it does not know: how HTTP is spoken.
 //!
@@ -24,8 +24,10 @@ use crate::error::{ApiError, ErrorCode};
 pub const BODY_MAX: usize = 1 << 20;
 /// Largest module, in bytes.
 pub const MODULE_MAX: usize = 256 << 20;
+/// Most bytes of records that are emitted at once.
+pub const EMIT_MAX: usize = 4 << 20;
 /// Longest address with its parameters, in bytes.
-pub const TARGET_MAX: usize = 4096;
+pub const TARGET_MAX: usize = 64 << 10;
 
 /// How a route is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,10 @@ routes! {
     Ps Get "/v1/ps",
     /// What happened, from a cursor on; waits for more if asked to.
     Events Get "/v1/events",
+    /// Asks the log pools of all nodes. Answers lines of JSON, each a `LogLine`, as they come.
+    Log Get "/v1/log",
+    /// Takes records, one object of JSON in a line.
+    LogEmit Post "/v1/log/emit",
     /// What this machine can and cannot run.
     Doctor Get "/v1/doctor",
     /// Metrics in Prometheus' form.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use jizoku_api::doctor::{DoctorQuery, DoctorReport, Finding, Health};
 use jizoku_api::event::{Cursor, EventRecord, EventsAnswer, EventsQuery};
+use jizoku_api::log::*;
 use jizoku_api::order::*;
 use jizoku_api::plan::{Action, ApplyPlan, Effect, changes};
 use jizoku_api::route::pairs_of;
@@ -372,6 +373,46 @@ fn events() {
 }
 
 #[test]
+fn log_lines() {
+    use jizoku_log::{Level, Record, Trace, Value};
+    let value = |name: &str, value: Value| (name.to_owned(), value);
+    let record = Record {
+        time: 1_796_079_126_000_007,
+        trace: Trace(0x7f3a91),
+        host: "web1".into(),
+        seq: (2 << 40) + 5,
+        event: "http.req".into(),
+        level: Level::Warn,
+        source: "kv".into(),
+        important: true,
+        fields: vec![
+            value("took", Value::Duration(300_000_000)),
+            value("status", Value::Int(503)),
+            value("pct", Value::Float(91.5)),
+            value("ok", Value::Bool(false)),
+            value("msg", Value::Str("refused".into())),
+        ],
+    };
+    let end = LogEnd {
+        nodes: vec!["a".into()],
+        unreachable: vec!["b".into()],
+        missed: 1,
+        left_out: 2,
+        problem: None,
+    };
+    let lines = vec![
+        LogLine::Columns(vec!["host".into(), "count".into()]),
+        LogLine::Row(vec![None, Some(Cell(Value::Int(3)))]),
+        LogLine::Record(RecordForm::new(ALPHA, &record)),
+        LogLine::Node(NodeChange { node: "b".into(), answers: false }),
+        LogLine::End(end),
+    ];
+    golden("log_lines", &lines);
+    let emitted = Emitted { taken: 2, dropped: 1, last: Some(9), ..Emitted::default() };
+    golden("emitted", &Emitted { counts: Some(true), ..emitted });
+}
+
+#[test]
 fn queries_survive_the_address() {
     #[track_caller]
     fn round<Q: Query + PartialEq + Debug>(query: Q, target: &str) {
@@ -392,6 +433,8 @@ fn queries_survive_the_address() {
         let pairs = pairs_of(&format!("/v1/events?{bad}")).unwrap();
         assert_eq!(EventsQuery::from_pairs(&pairs).unwrap_err().code, ErrorCode::BadRequest);
     }
+    round(LogQuery { query: "a == 1".into() }, "/v1/log?query=a%20%3D%3D%201");
+    assert!(LogQuery::from_pairs(&[]).is_err());
     assert!(InspectQuery::from_pairs(&[]).is_err());
     assert!(StatusQuery::from_pairs(&[("a".to_owned(), "b".to_owned())]).is_err());
 }
@@ -414,6 +457,6 @@ fn every_order_has_its_own_route() {
     ];
     let different: std::collections::BTreeSet<_> = routes.iter().collect();
     assert_eq!(different.len(), routes.len());
-    // Beside the orders: five queries, the module's bytes and the metrics' text.
-    assert_eq!(Route::ALL.len(), routes.len() + 7);
+    // Beside the orders: six queries, the module's bytes, lines of the log, the metrics' text.
+    assert_eq!(Route::ALL.len(), routes.len() + 9);
 }

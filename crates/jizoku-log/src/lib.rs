@@ -10,6 +10,8 @@
 //! - [`copies`]: second copies of important records
 //! - [`problem`]: what is wrong with a text, and where
 //!
+//! The words: docs/concepts/log-pool.md.
+//!
 //! What it does not know: nodes, sockets, clocks, how records come in.
 //! Purity: `no_std`; time is handed in; nothing grows without a bound.
 

@@ -50,6 +50,8 @@ pub enum StateMessage {
     Module(ModuleMessage),
     /// To whoever shows a node to people.
     Look(LookMessage),
+    /// To a node's log pool, in the form of the agents; nodes don't look into it.
+    Log(Vec<u8>),
 }
 
 /// What only another node can see, for people. Nothing is decided by it.

@@ -11,6 +11,7 @@
 //! - [`server`], [`status`], [`metrics`], [`events`], [`journal`], [`load`], [`gauge`], [`look`]:
 //!   what people see
 //! - [`address`]: where to listen; [`user`]: as whom commands run
+//! - [`log`]: this node's log pool
 //! - [`notify`]: what systemd is told
 //!
 //! Invariant: the agent ends as a whole. If the core thread ends, everything does.
@@ -25,6 +26,7 @@ mod gauge;
 mod holding;
 mod journal;
 mod load;
+pub(crate) mod log;
 mod look;
 mod mailbox;
 pub(crate) mod membership;
@@ -68,6 +70,7 @@ use self::core::{Core, CoreMessage};
 use self::engines::Engines;
 use self::gate::GatewayOwner;
 use self::holding::{HolderMessage, Holding, ReadBack};
+use self::log::LogPool;
 use self::look::Look;
 use self::mailbox::{Mailbox, Sender, mailbox};
 use self::membership::{ClusterFile, Pending};
@@ -125,12 +128,12 @@ async fn start_and_wait(
     let (mesh, mail) = start_mesh(&identity, &config, &file, &early, incarnation)?;
     let (core_in, core_box) = mailbox();
     let (holder_in, holder_box) = mailbox();
-    let wiring = Wiring::new(me, mesh.handle(), core_in.clone(), holder_in.clone(), config.log);
+    let ends = (core_in.clone(), holder_in.clone());
+    let wiring = Wiring::new(me, mesh.handle(), ends, config.log, make_log(me, &config));
     wiring.event(jizoku_types::Event::AgentStarted { incarnation });
 
     let modules = Modules::new(Blobs::of(&folder));
     modules.set_mesh(mesh.handle());
-    let handle = tokio::runtime::Handle::current();
     let (engines, kept) = Engines::new(Arc::clone(&modules), folder.path());
     if let Err(why) = kept {
         let what = format!("compiled code can't be kept: {why}");
@@ -149,7 +152,7 @@ async fn start_and_wait(
     let look = Arc::new(Look::default());
     let eyes =
         Eyes { look: Arc::clone(&look), wiring: Arc::clone(&wiring), output: Arc::clone(&output) };
-    let probes = Probe::new(handle, core_in.clone(), eyes, first);
+    let probes = Probe::new(tokio::runtime::Handle::current(), core_in.clone(), eyes, first);
     let made = make_core(&folder, &config, &file, &identity, &mesh, &wiring, incarnation)?;
     let (node, consensus, log) = made;
     let (keep, kept) = watch::channel(Addresses::new());
@@ -179,6 +182,11 @@ async fn start_and_wait(
     mesh.close().await;
     wiring.journal.finish(WRITTEN_WITHIN);
     result
+}
+
+fn make_log(me: Member, config: &NodeConfig) -> LogPool {
+    let name = config.name.clone().unwrap_or_else(membership::host_name);
+    LogPool::new(me, name, u64::from_le_bytes(membership::random()))
 }
 
 /// Runs the core on its thread. The receiver hears how it ended.
@@ -301,6 +309,7 @@ fn dispatch(
 ) {
     let MeshMailbox { events, mut consensus, mut control, mut streams, mut state, mut bulk } = mail;
     tokio::spawn(mesh_events(events, Arc::clone(wiring)));
+    tokio::spawn(Arc::clone(&wiring.log).run(Arc::clone(wiring)));
     let core = wiring.core.clone();
     tokio::spawn(async move {
         while let Some(frame) = consensus.recv().await {
@@ -340,6 +349,7 @@ fn dispatch(
                 Ok(StateMessage::Look(message)) => {
                     look.take(frame.from, message, &wires, &output);
                 }
+                Ok(StateMessage::Log(bytes)) => wires.log.take(frame.from, &bytes, &wires),
                 Ok(message) => wires.take_state(frame.from, message),
                 Err(_) => {}
             }

@@ -6,6 +6,7 @@
 mod cluster;
 mod events;
 mod format;
+mod log;
 mod progress;
 mod script;
 mod service;
@@ -85,6 +86,8 @@ enum Verb {
     Inspect(service::Named),
     /// Show what happened.
     Events(events::Events),
+    /// Ask the log pools of all nodes, follow them, or write to them.
+    Log(log::Log),
     /// Print metrics in Prometheus' form.
     Metrics,
     /// Check scripts, and show what they need.
@@ -221,6 +224,7 @@ async fn call(verb: Verb, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Ps(ps) => ps.run(context).await,
         Verb::Inspect(named) => named.inspect(context).await,
         Verb::Events(events) => events.run(context).await,
+        Verb::Log(log) => log.run(context).await,
         Verb::Metrics => status::metrics(context).await,
         Verb::Doctor => status::doctor(context).await,
         Verb::Up(_)

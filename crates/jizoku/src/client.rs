@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use jizoku_api::log::Emitted;
 use jizoku_api::order::ModuleStored;
 use jizoku_api::route::BODY_MAX;
 use jizoku_api::{ApiError, ErrorCode, Method, Order, Query, Route};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// Longest answer that is read. Longer than any that a sane agent gives.
 const ANSWER_MAX: usize = 16 * BODY_MAX;
@@ -93,6 +95,44 @@ impl Client {
         read(&bytes)
     }
 
+    /// Sends records, one object of JSON in a line.
+    pub(crate) async fn emit(&self, lines: Vec<u8>) -> Result<Emitted, CallError> {
+        let bytes = self.call(Route::LogEmit.method(), Route::LogEmit.path(), lines).await?;
+        read(&bytes)
+    }
+
+    /// Asks something that is answered by lines, and shows each as it comes.
+    pub(crate) async fn lines(
+        &self,
+        target: &str,
+        mut seen: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), CallError> {
+        let (response, connection) = self.request(Method::Get, target, Vec::new()).await?;
+        let status = response.status();
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let collected = Limited::new(body, ANSWER_MAX).collect().await;
+            connection.abort();
+            let bytes = collected.map_err(|error| CallError::Broken(error.to_string()))?;
+            return Err(refusal(&bytes.to_bytes(), status));
+        }
+        let mut waiting = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| CallError::Broken(error.to_string()))?;
+            waiting.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            let end = waiting.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            for line in waiting[..end].split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
+                seen(line).map_err(CallError::Broken)?;
+            }
+            waiting.drain(..end);
+            if waiting.len() > ANSWER_MAX {
+                return Err(CallError::Broken("a line has no end".into()));
+            }
+        }
+        connection.abort();
+        Ok(())
+    }
+
     /// Fetches the metrics' text.
     pub(crate) async fn metrics(&self) -> Result<String, CallError> {
         let bytes = self.call(Route::Metrics.method(), Route::Metrics.path(), Vec::new()).await?;
@@ -119,6 +159,21 @@ impl Client {
     }
 
     async fn call(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let (response, connection) = self.request(method, target, body).await?;
+        let status = response.status();
+        let collected = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        connection.abort();
+        let bytes = collected.map_err(|error| CallError::Broken(error.to_string()))?.to_bytes();
+        if status.is_success() { Ok(bytes) } else { Err(refusal(&bytes, status)) }
+    }
+
+    /// Sends a request; the task carries the connection until it is aborted.
+    async fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
+    ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), CallError> {
         let broken = |what: &dyn fmt::Display| CallError::Broken(what.to_string());
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -133,18 +188,14 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| broken(&error))?;
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = response.status();
-        let collected = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        connection.abort();
-        let bytes = collected.map_err(|error| broken(&error))?.to_bytes();
-        if status.is_success() {
-            return Ok(bytes);
-        }
-        let error = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            ApiError::new(ErrorCode::Internal, format!("the agent answered {status}"))
-        });
-        Err(CallError::Api(error))
+        Ok((response, connection))
     }
+}
+
+fn refusal(bytes: &[u8], status: StatusCode) -> CallError {
+    CallError::Api(serde_json::from_slice(bytes).unwrap_or_else(|_| {
+        ApiError::new(ErrorCode::Internal, format!("the agent answered {status}"))
+    }))
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {

@@ -8,6 +8,7 @@ mod input;
 mod kills;
 mod kv;
 mod lifecycle;
+mod log;
 mod membership;
 mod partition;
 mod planned;

@@ -8,6 +8,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::borrow::Borrow;
 use core::cmp::Ordering;
 
 use super::groups::{Groups, Key};
@@ -26,9 +27,9 @@ pub struct Table {
 
 /// What is shown.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
+pub enum Answer<T = Record> {
     /// Records as they are.
-    Records(Vec<Record>),
+    Records(Vec<T>),
     /// A table.
     Table(Table),
 }
@@ -50,7 +51,7 @@ fn row(names: &[Name], record: &Record) -> Vec<Option<Value>> {
 }
 
 /// Does what is left to do with records, all of which are there, in their order.
-pub fn records(query: &Query, mut records: Vec<Record>) -> Answer {
+pub fn records<T: Borrow<Record>>(query: &Query, mut records: Vec<T>) -> Answer<T> {
     if query.mode == Mode::Latest {
         records.drain(..records.len().saturating_sub(1));
     }
@@ -60,12 +61,13 @@ pub fn records(query: &Query, mut records: Vec<Record>) -> Answer {
             Stage::Last(most, by) => records = last(records, *most, by),
             Stage::Sort(name, descending) => {
                 records.sort_by(|a, b| {
-                    let order = Key::of(name.of(a)).cmp(&Key::of(name.of(b)));
+                    let key = |record: &T| Key::of(name.of(record.borrow()));
+                    let order = key(a).cmp(&key(b));
                     if *descending { order.reverse() } else { order }
                 });
             }
             Stage::Fields(names) => {
-                let rows = records.iter().map(|record| row(names, record)).collect();
+                let rows = records.iter().map(|record| row(names, record.borrow())).collect();
                 let columns = names.iter().map(|name| name.name.clone()).collect();
                 return Answer::Table(Table { columns, rows });
             }
@@ -75,11 +77,11 @@ pub fn records(query: &Query, mut records: Vec<Record>) -> Answer {
     Answer::Records(records)
 }
 
-fn last(mut records: Vec<Record>, most: usize, by: &[Name]) -> Vec<Record> {
+fn last<T: Borrow<Record>>(mut records: Vec<T>, most: usize, by: &[Name]) -> Vec<T> {
     let mut counts: BTreeMap<Vec<Key>, usize> = BTreeMap::new();
     records.reverse();
     records.retain(|record| {
-        let key = by.iter().map(|name| Key::of(name.of(record))).collect();
+        let key = by.iter().map(|name| Key::of(name.of(record.borrow()))).collect();
         let count = counts.entry(key).or_default();
         *count += 1;
         *count <= most
@@ -133,6 +135,6 @@ fn position(columns: &[String], name: &Name) -> Option<usize> {
 
 fn compare(a: &Option<Value>, b: &Option<Value>) -> Ordering {
     let numbers = a.as_ref().and_then(|a| b.as_ref().and_then(|b| a.borrow().compare(b.borrow())));
-    let key = |value: &Option<Value>| Key::of(value.as_ref().map(Value::borrow));
+    let key = |value: &Option<Value>| Key::of(value.as_ref().map(|value| value.borrow()));
     numbers.unwrap_or_else(|| key(a).cmp(&key(b)))
 }

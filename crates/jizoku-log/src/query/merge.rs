@@ -10,6 +10,7 @@
 //! - Between a pool's record and its next one the order of that pool holds.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use core::borrow::Borrow;
 
 use crate::record::Record;
 
@@ -20,6 +21,12 @@ pub struct Owned<O> {
     pub owner: O,
     /// The record.
     pub record: Record,
+}
+
+impl<O> Borrow<Record> for Owned<O> {
+    fn borrow(&self) -> &Record {
+        &self.record
+    }
 }
 
 #[derive(Debug)]
@@ -42,6 +49,11 @@ impl<L: Ord + Clone, O: Ord + Clone> Merge<L, O> {
         let line = |name| (name, Line { waiting: VecDeque::new(), ended: false });
         let lines = lines.into_iter().map(line).collect();
         Merge { lines, given: BTreeMap::new() }
+    }
+
+    /// One stream more, which is waited for from now on.
+    pub fn add(&mut self, line: L) {
+        self.lines.entry(line).or_insert(Line { waiting: VecDeque::new(), ended: false });
     }
 
     /// Takes records of a stream, in their order.

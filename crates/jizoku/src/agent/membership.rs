@@ -260,7 +260,7 @@ fn own_addresses() -> Vec<IpAddr> {
     found
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().to_lowercase();
     if NodeConfig::is_node_name(&name) { name } else { "node".into() }

@@ -80,7 +80,19 @@ pub(crate) async fn page(view: &View, agent: &Agent) -> String {
     of_instances(&mut page, view, &readings);
     of_gateway(&mut page, view, agent);
     of_mesh(&mut page, view, agent);
+    of_log(&mut page, agent);
     page.0
+}
+
+fn of_log(page: &mut Page, agent: &Agent) {
+    let stats = agent.wiring.log.stats();
+    page.gauge("jizoku_log_records", "Records in this node's log pool.", one(stats.records));
+    page.gauge("jizoku_log_bytes", "Memory that they take.", one(stats.bytes));
+    page.counter("jizoku_log_taken_total", "Records that were taken.", one(stats.taken));
+    let help = "Records that were dropped because their source used up its quota.";
+    page.counter("jizoku_log_dropped_total", help, one(stats.dropped));
+    let help = "Records that were forgotten at the limit of bytes or age.";
+    page.counter("jizoku_log_forgotten_total", help, one(stats.forgotten));
 }
 
 fn of_agent(page: &mut Page, agent: &Agent) {

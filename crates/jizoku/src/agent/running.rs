@@ -259,6 +259,7 @@ impl Running {
                 }
             }
             runner::Output::Report(Report::Printed(line)) => {
+                self.wiring.log.printed(self.assignment.spec.name.as_str(), &line);
                 self.output.add(service, line);
             }
             runner::Output::Report(report) => {

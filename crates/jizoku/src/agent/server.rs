@@ -10,16 +10,19 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use jizoku_api::event::{EVENTS_MAX, EventsAnswer, EventsQuery, WAIT_MAX_MS};
-use jizoku_api::route::{BODY_MAX, MODULE_MAX, pairs_of};
+use jizoku_api::log::{LogLine, LogQuery};
+use jizoku_api::route::{BODY_MAX, EMIT_MAX, MODULE_MAX, pairs_of};
 use jizoku_api::service::{InspectQuery, PsQuery};
 use jizoku_api::status::StatusQuery;
 use jizoku_api::{ApiError, ErrorCode, Order, Query, Route};
@@ -29,7 +32,7 @@ use jizoku_store::DataFolder;
 use jizoku_types::{Event, ServiceId, ServiceName};
 use serde::Serialize;
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::engines::Engines;
 use super::look::{Look, Sights};
@@ -38,6 +41,10 @@ use super::output::OutputRing;
 use super::wiring::Wiring;
 use super::{ask, metrics, orders, status};
 
+/// Lines of an answer that wait for their reader.
+const LINES_MAX: usize = 256;
+/// Bytes of lines that are sent together, if they are there.
+const CHUNK: usize = 32 << 10;
 /// How often a service is looked for that isn't known yet.
 const FIND_TRIES: usize = 3;
 
@@ -163,7 +170,79 @@ fn socket_path(agent: &Agent) -> PathBuf {
     agent.folder.path().join(&agent.config.api_socket)
 }
 
-async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+/// What an answer consists of: bytes that are there, or lines as they come.
+type Content = Either<Full<Bytes>, Streamed>;
+
+/// Lines of JSON, as they come.
+struct Streamed {
+    lines: mpsc::Receiver<LogLine>,
+}
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(line) = ready!(self.lines.poll_recv(context)) else { return Poll::Ready(None) };
+        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+        bytes.push(b'\n');
+        // What else is there goes with it.
+        while bytes.len() < CHUNK
+            && let Ok(line) = self.lines.try_recv()
+        {
+            bytes.extend(serde_json::to_vec(&line).unwrap_or_default());
+            bytes.push(b'\n');
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(bytes)))))
+    }
+}
+
+/// Checks a query and begins to answer it.
+fn log_query(target: &str, shared: &Shared) -> Result<Streamed, ApiError> {
+    let LogQuery { query: text } = LogQuery::from_pairs(&pairs_of(target)?)?;
+    let log = Arc::clone(&shared.agent.wiring.log);
+    let parsed = {
+        let schemas = log.schemas.lock().expect("no panic while locked");
+        jizoku_log::query::parse(&text, &schemas)
+    };
+    let query = parsed.map_err(|problems| {
+        let shown: Vec<String> = problems.iter().map(|problem| problem.show(&text)).collect();
+        ApiError::new(ErrorCode::BadRequest, format!("the query:\n{}", shown.join("\n")))
+    })?;
+    let (sender, lines) = mpsc::channel(LINES_MAX);
+    let wiring = Arc::clone(&shared.agent.wiring);
+    tokio::spawn(super::log::ask::run(log, wiring, (text, query), sender));
+    Ok(Streamed { lines })
+}
+
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Content> {
+    let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    if Route::find(request.method().as_str(), &target) == Ok(Route::Log) {
+        return match log_query(&target, shared) {
+            Ok(lines) => {
+                let mut response = Response::new(Either::Right(lines));
+                let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
+                response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+                response
+            }
+            Err(error) => refused(&error).map(Either::Left),
+        };
+    }
+    whole(request, shared).await.map(Either::Left)
+}
+
+fn refused(error: &ApiError) -> Response<Full<Bytes>> {
+    let bytes = serde_json::to_vec(error).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(bytes)));
+    let status = StatusCode::from_u16(error.code.http_status());
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+async fn whole(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
     match route(request, shared).await {
         Ok(body) => {
             let mut response = Response::new(Full::new(body.bytes));
@@ -171,13 +250,7 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<By
             response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
             response
         }
-        Err(error) => {
-            let bytes = serde_json::to_vec(&error).unwrap_or_default();
-            let mut response = Response::new(Full::new(Bytes::from(bytes)));
-            let status = StatusCode::from_u16(error.code.http_status());
-            *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            response
-        }
+        Err(error) => refused(&error),
     }
 }
 
@@ -220,6 +293,10 @@ async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiE
         Route::Metrics => {
             let text = metrics::page(&shared.view().await?, &shared.agent).await;
             Ok(Body { bytes: Bytes::from(text), kind: metrics::KIND })
+        }
+        Route::LogEmit => {
+            let lines = body(request, EMIT_MAX).await?;
+            json(&shared.agent.wiring.log.emit(&lines).await)
         }
         Route::Module => {
             let module = body(request, MODULE_MAX).await?;

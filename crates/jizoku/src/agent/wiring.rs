@@ -23,6 +23,7 @@ use super::events::EventRing;
 use super::gauge::{Gauge, Reading};
 use super::holding::HolderMessage;
 use super::journal::Journal;
+use super::log::LogPool;
 use super::mailbox::Sender;
 use super::pump::Pump;
 use super::running::RunnerMessage;
@@ -38,6 +39,7 @@ pub(crate) struct Wiring {
     pub(crate) holder: Sender<HolderMessage>,
     pub(crate) events: EventRing,
     pub(crate) journal: Journal,
+    pub(crate) log: Arc<LogPool>,
     pump: Arc<Pump>,
     /// How often another node said that this one is no member.
     shut_out: AtomicU64,
@@ -56,9 +58,9 @@ impl Wiring {
     pub(crate) fn new(
         me: Member,
         mesh: MeshHandle,
-        core: Sender<CoreMessage>,
-        holder: Sender<HolderMessage>,
+        (core, holder): (Sender<CoreMessage>, Sender<HolderMessage>),
         level: LogLevel,
+        log: LogPool,
     ) -> Arc<Wiring> {
         let pump = Pump::new(mesh.clone());
         Arc::new(Wiring {
@@ -68,6 +70,7 @@ impl Wiring {
             holder,
             events: EventRing::new(me.node, me.incarnation),
             journal: Journal::start(level),
+            log: Arc::new(log),
             pump,
             shut_out: AtomicU64::new(0),
             gateway: OnceLock::new(),
@@ -81,6 +84,7 @@ impl Wiring {
 
     pub(crate) fn event(&self, event: Event) {
         self.journal.print(&event);
+        self.log.event(&event);
         self.events.add(self.now(), event);
     }
 
@@ -209,8 +213,8 @@ impl Wiring {
                     runner.offer(RunnerMessage::FromHolder { from, message });
                 }
             }
-            // Taken by the keeper of modules and by whoever looks, before they come here.
-            StateMessage::Module(_) | StateMessage::Look(_) => {}
+            // Taken by the keeper of modules, by whoever looks and by the log pool before.
+            StateMessage::Module(_) | StateMessage::Look(_) | StateMessage::Log(_) => {}
         }
     }
 
