@@ -71,7 +71,7 @@ struct Watched {
     lines: Lines,
     emitted: u64,
     tainted: bool,
-    /// When something was last released.
+    /// When something of the main line was last released.
     released_at: Instant,
     /// The newest instance resets connections that may be poisonous.
     quarantine: bool,
@@ -162,7 +162,7 @@ impl Oracle {
         self.lines(service).is_some_and(Lines::has_branched)
     }
 
-    /// When something was last released.
+    /// When something of the main line was last released.
     pub fn released_at(&self, service: ServiceId) -> Instant {
         self.services.get(&service).map_or(Instant::ORIGIN, |watched| watched.released_at)
     }
@@ -266,7 +266,9 @@ impl Oracle {
             return Ok(());
         }
         watched.lines.release(epoch, id, version);
-        watched.released_at = at;
+        if epoch.branch == BranchId::MAIN {
+            watched.released_at = at;
+        }
         Ok(())
     }
 
