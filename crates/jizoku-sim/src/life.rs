@@ -14,7 +14,7 @@ use jizoku_checkpoint::record::Record;
 use jizoku_consensus::{self as consensus, Consensus, PersistToken};
 use jizoku_core::catalog::Outcome;
 use jizoku_engine::fake::FakeInstance;
-use jizoku_engine::{self as engine, Instance, Origin};
+use jizoku_engine::{self as engine, Exit, Instance, Origin};
 use jizoku_node::node::{self, Node, Order, Refusal};
 use jizoku_node::runner::{self, Assignment, Holders, Phase, Report, Runner};
 use jizoku_node::wire::{ControlMessage, StateMessage, StreamMessage};
@@ -210,6 +210,8 @@ pub struct Life {
     /// The log.
     pub consensus: Consensus,
     holder: Holder,
+    /// No instance can be made here.
+    pub unable: bool,
     /// Services that are active here.
     pub runners: BTreeMap<ServiceId, Running>,
     /// The gateway's ends.
@@ -255,6 +257,7 @@ impl Life {
             node,
             consensus,
             holder,
+            unable: false,
             runners: BTreeMap::new(),
             gateways: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -738,6 +741,11 @@ impl Life {
                     self.effects.push(Effect::Emitted { service, epoch });
                 }
                 self.send_stream(gateway.node, StreamMessage::ToGateway { gateway, message });
+            }
+            runner::Output::StartInstance { .. } if self.unable => {
+                let exit = Exit::CannotStart("this machine can't".into());
+                let exited = runner::Input::Instance(engine::Output::Exited { exit });
+                running.runner.handle(now, exited);
             }
             runner::Output::StartInstance { identity, origin } => {
                 let (seq, values) = match &origin {

@@ -40,6 +40,8 @@ pub struct Machine {
     pub gone_since: Instant,
     /// When its agent last started.
     pub began: Instant,
+    /// Nothing can be started or restored on it.
+    pub unable: bool,
     /// Nothing is handled before this (global) moment.
     pub paused_until: Instant,
     /// What came, or was due, while it stood still.
@@ -67,6 +69,7 @@ impl Machine {
             gone_since: Instant::ORIGIN,
             began: Instant::ORIGIN,
             life: None,
+            unable: false,
             paused_until: Instant::ORIGIN,
             waiting: Vec::new(),
             peers: BTreeSet::new(),
@@ -124,7 +127,8 @@ impl Machine {
         }
         holder.handle(now, holder::Input::Loaded(self.disk.loaded()?));
         let rng = self.rng.fork(number);
-        let life = Life::new(now, Parts { number, node, consensus, holder, rng, bug });
+        let mut life = Life::new(now, Parts { number, node, consensus, holder, rng, bug });
+        life.unable = self.unable;
         self.life = Some(Box::new(life));
         self.paused_until = at;
         self.began = at;

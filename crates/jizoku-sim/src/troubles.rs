@@ -40,6 +40,8 @@ pub enum Healing {
     Disk(HostId),
     /// The machine may be used again.
     Undrain(HostId),
+    /// Instances can be made on the machine again.
+    Able(HostId),
     /// The service shall run again.
     Run(usize),
 }
@@ -129,6 +131,10 @@ impl World {
                 self.machines[host].disk.full = true;
                 self.tell_holder(host, holder::Input::NoRoom(true));
                 self.after(down, What::Heal(Healing::Disk(host)));
+            }
+            Trouble::Unable(host, down) => {
+                self.set_unable(host, true);
+                self.after(down, What::Heal(Healing::Able(host)));
             }
             Trouble::Move(service, to) => self.order_move(service, to),
             Trouble::Drain(host, down) => {
@@ -341,9 +347,18 @@ impl World {
             Healing::Undrain(host) => {
                 self.operator.draining.remove(&host);
             }
+            Healing::Able(host) => self.set_unable(host, false),
             Healing::Run(service) => {
                 self.operator.stopped.remove(&service);
             }
+        }
+    }
+
+    fn set_unable(&mut self, host: HostId, unable: bool) {
+        let machine = &mut self.machines[host];
+        machine.unable = unable;
+        if let Some(life) = &mut machine.life {
+            life.unable = unable;
         }
     }
 
@@ -372,6 +387,7 @@ impl World {
         for host in 0..self.machines.len() {
             self.start(host);
             self.heal_disk(host);
+            self.set_unable(host, false);
             if self.machines[host].paused_until > self.now {
                 self.machines[host].paused_until = self.now;
                 self.resume(host, true);
