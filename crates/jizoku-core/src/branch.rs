@@ -154,6 +154,17 @@ impl Table {
         true
     }
 
+    /// Whether this branch goes on, as far as was heard lately.
+    pub fn lives(&self, now: Instant, service: ServiceId, branch: BranchId) -> bool {
+        let heard = self.heard.get(&service).and_then(|of_service| of_service.get(&branch));
+        heard.is_some_and(|heard| now.since(heard.at) < NOTICE_KEPT && heard.notice.lives)
+    }
+
+    /// When the opener of this branch last spoke.
+    pub fn heard_at(&self, service: ServiceId, branch: BranchId) -> Option<Instant> {
+        Some(self.heard.get(&service)?.get(&branch)?.at)
+    }
+
     /// All that was heard of a service's branches, dead ones too.
     pub fn of(&self, service: ServiceId) -> impl Iterator<Item = &Notice> {
         self.heard.get(&service).into_iter().flatten().map(|(_, heard)| &heard.notice)

@@ -70,6 +70,9 @@ pub(super) struct Branches {
     /// Branches of this node that ended with something of their own, from which others may go on;
     /// with the epoch of the main line that they left.
     ended: BTreeMap<(ServiceId, BranchId), (u64, BranchRecord)>,
+    /// Branches that another one comes from while they seemed to go on, since when. Their state is
+    /// forgotten once it is clear that they don't: a branch that goes on has more than that one.
+    gone_on_from: BTreeMap<(ServiceId, BranchId), Instant>,
     table: Table,
     /// The epoch of the main line that this node left for a branch.
     left: BTreeMap<ServiceId, Epoch>,
@@ -172,6 +175,7 @@ impl Node {
             self.fork_duty(service);
         }
         self.ended_duty();
+        self.ancestor_duty();
         self.gone_duty();
         self.keep_duty();
         self.notice_duty();
@@ -183,6 +187,7 @@ impl Node {
         self.branches.own.retain(|service, _| exists(service));
         self.branches.lost.retain(|(service, _), _| exists(service));
         self.branches.ended.retain(|(service, _), _| exists(service));
+        self.branches.gone_on_from.retain(|(service, _), _| exists(service));
         self.branches.left.retain(|service, _| exists(service));
         self.branches.unserved.retain(|service, _| exists(service));
         self.branches.refused.retain(|service| exists(service));
@@ -701,8 +706,39 @@ impl Node {
         let own = self.branches.own.get(&service);
         let Some(own) = own.filter(|own| own.epoch == epoch && own.committed == 1) else { return };
         self.dirty = true;
-        for branch in own.ancestors.clone() {
+        self.forget_ancestors(service, own.ancestors.clone());
+    }
+
+    /// A branch that comes from these has all that they had when it left them.
+    fn forget_ancestors(&mut self, service: ServiceId, ancestors: Vec<BranchId>) {
+        for branch in ancestors {
             self.branches.ended.remove(&(service, branch));
+            let mine = self.branches.own.get(&service).map(|own| own.epoch.branch) == Some(branch);
+            if mine {
+                continue;
+            }
+            if self.branches.table.lives(self.now, service, branch) {
+                self.branches.gone_on_from.entry((service, branch)).or_insert(self.now);
+            } else {
+                self.outputs.push_back(Output::ForgetBranch { service, branch });
+            }
+        }
+    }
+
+    /// Forgets what was gone on from and has been silent since. What spoke since goes on by
+    /// itself, and is contested, listed or forgotten like any other branch.
+    fn ancestor_duty(&mut self) {
+        let (now, mut silent) = (self.now, Vec::new());
+        let Branches { gone_on_from, table, .. } = &mut self.branches;
+        gone_on_from.retain(|(service, branch), since| {
+            let spoke = table.heard_at(*service, *branch).is_some_and(|at| at > *since);
+            let over = now.since(*since) >= branch::NOTICE_KEPT;
+            if over && !spoke {
+                silent.push((*service, *branch));
+            }
+            !over && !spoke
+        });
+        for (service, branch) in silent {
             self.outputs.push_back(Output::ForgetBranch { service, branch });
         }
     }
@@ -775,7 +811,8 @@ impl Node {
         }
         self.dirty = true;
         // Nobody needs what is in another's state, or what nothing was added to.
-        for branch in ancestors.into_iter().chain(empty.then_some(branch)) {
+        self.forget_ancestors(service, ancestors);
+        if empty {
             self.branches.ended.remove(&(service, branch));
             self.outputs.push_back(Output::ForgetBranch { service, branch });
         }

@@ -166,8 +166,34 @@ fn within_a_side_another_goes_on_after_the_opener_died() {
     assert_eq!(assignment.fork, Some(first.branch), "from the branch, not from the main line");
     assert_eq!(second.counter, first.counter + 1);
     world.commit(held[0], 1);
-    world.run(Span::secs(1));
+    world.run(Span::secs(6));
     assert!(world.up[&held[0]].forgot.contains(&first.branch), "its state is in the next one's");
+}
+
+#[test]
+fn a_branch_that_another_comes_from_is_kept_while_it_goes_on() {
+    let mut world = World::serving(7, spec());
+    let held: Vec<u8> = world.holders(1).into_iter().filter(|n| *n != 1).collect();
+    let with_it = held[0];
+    let apart = (2..=7).find(|n| !held.contains(n)).expect("not all hold it");
+    world.split(&[nodes([1, with_it, apart])]);
+    world.run(OPENING);
+    let first = world.runs(1).expect("it goes on");
+    assert!(is_branch(first) && world.holders(1).contains(&apart));
+    world.commit(1, 2);
+    world.run(Span::secs(2));
+    world.split(&[nodes([1, with_it])]);
+    world.run(OPENING);
+    assert!(world.runs(apart).is_some_and(is_branch), "its holder goes on by itself");
+    world.commit(apart, 1);
+    world.commit(1, 3);
+    world.run(Span::secs(2));
+    world.split(&[nodes([1, with_it, apart])]);
+    world.run(MEETING);
+    assert_eq!(world.running(), [(1, first)], "it has more checkpoints");
+    for n in [1, with_it] {
+        assert!(!world.up[&n].forgot.contains(&first.branch), "{n} forgot what goes on");
+    }
 }
 
 #[test]
