@@ -754,7 +754,7 @@ impl Node {
             reach::Output::Reachable { node } => {
                 self.unreachable_since.remove(&node.node);
                 self.facts.meets(node);
-                self.branches.tell_soon();
+                self.branches.met(self.now);
                 self.event(Event::NodeReachable { node: node.node });
                 self.outputs.push_back(Output::LinkBack(node.node));
             }
@@ -765,6 +765,7 @@ impl Node {
             }
             reach::Output::Restarted { node } => {
                 self.facts.meets(node);
+                self.branches.met(self.now);
                 self.outputs.push_back(Output::LinkBack(node.node));
             }
             reach::Output::FactsOf { origin, bytes } => self.facts.learned(origin, &bytes),

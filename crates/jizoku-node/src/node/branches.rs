@@ -13,7 +13,7 @@
 //!   never runs that epoch again.
 //! - A branch that lost emits nothing any more; if it committed anything, its state is listed.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use jizoku_core::branch::{self, Contest, Notice, Table};
@@ -35,6 +35,12 @@ pub const BRANCH_STAGGER: Span = Span::secs(1);
 /// The active node waits for so long until its own holder has what runs, before it goes on from
 /// what the others have.
 const LEAVE_WITHIN: Span = Span::secs(5);
+/// Who has come back is told for so long of what is over: by then it has its catalog and its disk.
+const RETELL_FOR: Span = Span::secs(60);
+/// How often.
+const RETELL_EVERY: Span = Span::secs(5);
+/// Branches that this node tells of again; the oldest are left out.
+const OVER_MAX: usize = 64;
 /// Sides that meet are given so long to hear of each other's branches before one goes on.
 pub const MEET_FOR: Span = Span::millis(2_500);
 const _: () = assert!(MEET_FOR.as_nanos() > 2 * branch::NOTICE_EVERY.as_nanos());
@@ -74,6 +80,10 @@ pub(super) struct Branches {
     /// forgotten once it is clear that they don't: a branch that goes on has more than that one.
     gone_on_from: BTreeMap<(ServiceId, BranchId), Instant>,
     table: Table,
+    /// Last notices of own branches that nobody needs: who was down at the time still holds them.
+    over: VecDeque<Notice>,
+    retell_until: Instant,
+    next_retelling: Instant,
     /// The epoch of the main line that this node left for a branch.
     left: BTreeMap<ServiceId, Epoch>,
     /// Since when nobody serves on this side.
@@ -143,8 +153,10 @@ impl Branches {
         now < self.meets_until
     }
 
-    pub(super) fn tell_soon(&mut self) {
+    /// A node is there (again).
+    pub(super) fn met(&mut self, now: Instant) {
         self.urgent = true;
+        self.retell_until = now + RETELL_FOR;
     }
 }
 
@@ -176,6 +188,7 @@ impl Node {
         }
         self.ended_duty();
         self.ancestor_duty();
+        self.over_duty();
         self.gone_duty();
         self.keep_duty();
         self.notice_duty();
@@ -188,6 +201,7 @@ impl Node {
         self.branches.lost.retain(|(service, _), _| exists(service));
         self.branches.ended.retain(|(service, _), _| exists(service));
         self.branches.gone_on_from.retain(|(service, _), _| exists(service));
+        self.branches.over.retain(|notice| exists(&notice.service));
         self.branches.left.retain(|service, _| exists(service));
         self.branches.unserved.retain(|service, _| exists(service));
         self.branches.refused.retain(|service| exists(service));
@@ -314,9 +328,11 @@ impl Node {
             let empty = notice.own_checkpoints == 0;
             empty && (!notice.lives || self.branches.barren.contains(&notice.branch()))
         };
+        // What is listed has lost: the main line went on without it, be it in the same epoch.
+        let lost = |notice: &Notice| record.branches.contains_key(&notice.branch());
         let heard = self.branches.table.of(service);
         let last = heard
-            .filter(|notice| notice.root == root && !barren(notice))
+            .filter(|notice| notice.root == root && !barren(notice) && !lost(notice))
             .max_by_key(|notice| (notice.lives, notice.epoch.counter, notice.checkpoints));
         let source = match last {
             Some(notice) => {
@@ -538,6 +554,10 @@ impl Node {
             }
         } else {
             self.outputs.push_back(Output::ForgetBranch { service, branch });
+            if self.branches.over.len() >= OVER_MAX {
+                self.branches.over.pop_front();
+            }
+            self.branches.over.push_back(notice.clone());
             if lost {
                 self.event(Event::BranchResolved { service, kept: branch });
             }
@@ -652,6 +672,18 @@ impl Node {
             if let Some((_, record)) = self.branches.ended.remove(&key) {
                 self.branches.lost.insert(key, record);
             }
+        }
+    }
+
+    /// Tells those who have come back of what is over.
+    fn over_duty(&mut self) {
+        let branches = &mut self.branches;
+        if self.now >= branches.retell_until || self.now < branches.next_retelling {
+            return;
+        }
+        branches.next_retelling = self.now + RETELL_EVERY;
+        for notice in branches.over.clone() {
+            self.tell(&notice);
         }
     }
 
@@ -806,10 +838,13 @@ impl Node {
         let ancestors =
             if notice.own_checkpoints > 0 { notice.ancestors.clone() } else { Vec::new() };
         let empty = !notice.lives && notice.own_checkpoints == 0;
-        if !self.branches.table.hear(self.now, from, notice) {
+        let told_by_opener = from == notice.opener.node;
+        let new = self.branches.table.hear(self.now, from, notice);
+        self.dirty |= new;
+        // What is over is so for good; its state may have been read from the disk only now.
+        if !new && !(empty && told_by_opener) {
             return;
         }
-        self.dirty = true;
         // Nobody needs what is in another's state, or what nothing was added to.
         self.forget_ancestors(service, ancestors);
         if empty {

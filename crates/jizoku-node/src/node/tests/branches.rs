@@ -290,6 +290,54 @@ fn who_restarts_where_nobody_leads_is_a_holder_as_it_is_now() {
 }
 
 #[test]
+fn who_was_down_when_a_branch_ended_hears_of_it_later() {
+    let mut world = World::serving(5, spec());
+    let held = *world.holders(1).first().expect("a holder");
+    let rest = (1..=5).filter(|n| ![1, held].contains(n)).collect();
+    world.split(&[nodes([1, held]), rest]);
+    world.run(OPENING);
+    let branch = world.runs(1).expect("it goes on").branch;
+    world.kill(held);
+    world.run(Span::millis(100));
+    world.meet();
+    world.run(MEETING);
+    assert!(world.up[&1].forgot.contains(&branch), "nothing was committed in it");
+    world.start(held);
+    world.run(Span::secs(10));
+    assert!(world.up[&held].forgot.contains(&branch));
+}
+
+#[test]
+fn a_branch_that_was_listed_is_gone_on_from_by_nobody() {
+    let mut world = World::serving(5, spec());
+    let held: Vec<u8> = world.holders(1).into_iter().collect();
+    let spare = (2..=5).find(|n| !held.contains(n)).expect("two of five hold nothing");
+    let side = nodes([held[0], spare]);
+    let rest = (1..=5).filter(|n| !side.contains(n)).collect();
+    world.split(&[side, rest]);
+    world.run(OPENING);
+    let first = world.runs(held[0]).expect("the side without a majority goes on").branch;
+    world.commit(held[0], 3);
+    world.meet();
+    world.run(MEETING);
+    let record = world.record();
+    assert_eq!(record.epoch, Epoch::main(1), "the main line went on all the time");
+    assert!(record.branches.contains_key(&first));
+    world.commit(1, 3);
+    world.run(Span::secs(1));
+    // A side without a majority, with a holder of either line.
+    let holds = *world.holders(1).iter().find(|n| **n != held[0]).expect("another holder");
+    let side = nodes([held[0], holds]);
+    let rest = (1..=5).filter(|n| !side.contains(n)).collect();
+    world.split(&[side, rest]);
+    world.run(OPENING);
+    let opener = world.running().into_iter().find(|(_, epoch)| is_branch(*epoch));
+    let (opener, _) = opener.expect("a branch again");
+    let assignment = &world.up[&opener].runner.as_ref().expect("it runs").assignment;
+    assert_eq!(assignment.fork, Some(BranchId::MAIN));
+}
+
+#[test]
 fn two_sides_without_a_leader_find_each_other() {
     let mut world = World::serving(9, spec());
     let held: Vec<u8> = world.holders(1).into_iter().collect();
