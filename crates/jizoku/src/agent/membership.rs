@@ -178,8 +178,12 @@ pub(crate) async fn join(
 pub(crate) fn recover(folder: &DataFolder) -> Result<Generation, String> {
     let mut file = cluster_of(folder)?.ok_or("this folder belongs to no cluster")?;
     let identity = identity(folder)?;
-    let (log, records, _) =
-        ConsensusLog::open(folder, |_| ()).map_err(|error| error.to_string())?;
+    let (done_in, done) = std::sync::mpsc::channel();
+    let tell = move |done| {
+        // Once the one answer is there nobody waits.
+        let _ = done_in.send(done);
+    };
+    let (log, records, _) = ConsensusLog::open(folder, tell).map_err(|error| error.to_string())?;
     let mut recovered = replay(&records)?;
     let records = recovered.take_over(identity.node());
     let mut all: Vec<Vec<u8>> = recovered.records().iter().map(Record::encode).collect();
@@ -187,8 +191,9 @@ pub(crate) fn recover(folder: &DataFolder) -> Result<Generation, String> {
         all = records.iter().map(Record::encode).collect();
     }
     log.rewrite(1, all).map_err(|error| error.to_string())?;
-    // Dropping the log writes what waits.
     drop(log);
+    let written = done.recv().map_err(|error| error.to_string())?;
+    written.result.map_err(|error| error.to_string())?;
     file.generation = Generation(file.generation.0 + 1);
     file.pending = Some(Pending::Recover);
     write_cluster(folder, &file)?;
