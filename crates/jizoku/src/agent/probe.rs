@@ -7,19 +7,24 @@
 //! says whether its instance runs here.
 //!
 //! Limits: one second at most for a TCP or HTTP answer unless the check allows more; bodies are
-//! read up to [`BODY_MAX`] bytes.
+//! searched up to [`BODY_MAX`] bytes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use jizoku_node::node;
 use jizoku_types::spec::{CheckKind, CheckSpec, EngineSpec, PortSpec};
 use jizoku_types::{Epoch, NodeId, ServiceId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::core::CoreMessage;
@@ -29,9 +34,10 @@ use super::output::OutputRing;
 use super::user;
 use super::wiring::Wiring;
 
-/// Bytes of an HTTP answer that are read.
-const BODY_MAX: u64 = 256 << 10;
-/// How long a TCP check waits to be thrown out.
+/// Bytes of an HTTP answer's body that are searched.
+const BODY_MAX: usize = 256 << 10;
+/// How long a TCP check waits to be thrown out, and an HTTP check listens to a body that nobody
+/// wants, so that the program isn't cut short.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// What this node sees of a service without a check.
@@ -163,6 +169,8 @@ async fn tcp(address: SocketAddr) -> Result<(), String> {
     }
 }
 
+/// Whether a GET is answered with this status, and with this text in the body. The answer ends
+/// where its head says, not where the connection does.
 async fn http(
     address: SocketAddr,
     path: &str,
@@ -170,29 +178,48 @@ async fn http(
     body: Option<&str>,
 ) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{address}: {error}");
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: jizoku-check\r\n\
-         Connection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(failed)?;
-    let mut answer = Vec::new();
-    stream.take(BODY_MAX).read_to_end(&mut answer).await.map_err(failed)?;
-    judge(&String::from_utf8_lossy(&answer), status, body)
+    let broken = |error: hyper::Error| format!("{address}: no HTTP answer: {error}");
+    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Dropped with this check, whether it ends or takes too long.
+    let mut carrier = JoinSet::new();
+    carrier.spawn(connection);
+    let request = hyper::Request::get(path)
+        .header("host", address.to_string())
+        .header("user-agent", "jizoku-check")
+        .header("connection", "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| format!("{path}: {error}"))?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    if response.status().as_u16() != status {
+        return Err(format!("expected status {status}, got {}", response.status()));
+    }
+    let incoming = response.into_body();
+    match body {
+        Some(text) => find(text, incoming).await,
+        None => {
+            // However it goes on: the answer is here.
+            let _ = timeout(LINGER, find("", incoming)).await;
+            Ok(())
+        }
+    }
 }
 
-/// Whether an HTTP/1 answer has the status, and the text in its body.
-fn judge(answer: &str, status: u16, body: Option<&str>) -> Result<(), String> {
-    let (head, rest) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
-    let line = head.lines().next().unwrap_or_default();
-    let found = line.strip_prefix("HTTP/1.").and_then(|line| line.split(' ').nth(1));
-    if found != Some(status.to_string().as_str()) {
-        return Err(format!("expected status {status}, got {line:?}"));
+/// Looks for a text in a body; for an empty one, reads it to its end.
+async fn find(text: &str, mut body: Incoming) -> Result<(), String> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| format!("the body ends early: {error}"))?;
+        read.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
+        let found = String::from_utf8_lossy(&read).contains(text);
+        if found && !text.is_empty() {
+            return Ok(());
+        }
+        if read.len() >= BODY_MAX {
+            return Err(format!("the first {BODY_MAX} bytes of the body don't contain {text:?}"));
+        }
     }
-    match body {
-        Some(text) if !rest.contains(text) => Err(format!("the body doesn't contain {text:?}")),
-        _ => Ok(()),
-    }
+    Err(format!("the body doesn't contain {text:?}"))
 }
 
 /// Runs a command as the service's user: it never gets more rights than the service has.
@@ -217,17 +244,47 @@ async fn run(command: &[String], user: Option<&str>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::judge;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What comes of a check of a server that answers this, and keeps the connection open.
+    fn checked(answer: &str, status: u16, body: Option<&str>) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+            let address = listener.local_addr().expect("it has an address");
+            let serving = async {
+                let (mut client, _) = listener.accept().await.expect("the check connects");
+                let mut request = [0; 1024];
+                let length = client.read(&mut request).await.expect("a request");
+                assert!(request[..length].starts_with(b"GET /x HTTP/1.1\r\n"));
+                client.write_all(answer.as_bytes()).await.expect("it is read");
+                // Until the check goes away.
+                while client.read(&mut request).await.is_ok_and(|length| length > 0) {}
+            };
+            tokio::join!(http(address, "/x", status, body), serving).0
+        })
+    }
 
     #[test]
-    fn answers_are_judged() {
-        let answer = "HTTP/1.1 200 OK\r\nA: b\r\n\r\nhello world";
-        assert_eq!(judge(answer, 200, None), Ok(()));
-        assert_eq!(judge(answer, 200, Some("world")), Ok(()));
-        for (answer, status, body) in
-            [(answer, 204, None), (answer, 200, Some("moon")), ("", 200, None), ("x", 200, None)]
-        {
-            assert!(judge(answer, status, body).is_err(), "{answer:?}");
+    fn an_answer_ends_where_its_head_says() {
+        let plain = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world";
+        let pieces = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                      8\r\nhello wo\r\n3\r\nrld\r\n0\r\n\r\n";
+        for answer in [plain, pieces] {
+            assert_eq!(checked(answer, 200, None), Ok(()));
+            assert_eq!(checked(answer, 200, Some("world")), Ok(()));
+            assert!(checked(answer, 204, None).is_err_and(|why| why.contains("got 200 OK")));
+            assert!(checked(answer, 200, Some("moon")).is_err_and(|why| why.contains("moon")));
         }
+        // One that never ends has begun well.
+        let endless = "HTTP/1.1 200 OK\r\n\r\nhello";
+        assert_eq!(checked(endless, 200, None), Ok(()));
+        assert_eq!(checked(endless, 200, Some("ell")), Ok(()));
+        let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(BODY_MAX));
+        assert!(checked(&long, 200, Some("y")).is_err());
+        assert!(checked("220 mail.example ESMTP\r\n\r\n", 200, None).is_err());
     }
 }
