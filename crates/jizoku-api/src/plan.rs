@@ -2,8 +2,10 @@
 //!
 //! What it does not know: who decides, how it is carried out.
 //!
-//! Invariant: two specifications that differ give at least one [`FieldChange`], and equal ones
-//! none.
+//! Invariants
+//! - Two specifications that differ give at least one [`FieldChange`], and equal ones none.
+//! - Of a new service nothing is shown that has no effect with its engine: it would promise
+//!   something.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -84,7 +86,9 @@ pub fn changes(before: Option<&ServiceSpec>, after: &ServiceSpec) -> Vec<FieldCh
     let old = before.map(fields).unwrap_or_default();
     let new = fields(after);
     let mut changes = Vec::new();
-    for (field, effect, value) in &new {
+    let without_effect =
+        |field: &str| before.is_none() && !after.has_state() && OF_STATE.contains(&field);
+    for (field, effect, value) in new.iter().filter(|(field, ..)| !without_effect(field)) {
         let was = old.iter().find(|(name, ..)| name == field).map(|(.., value)| value);
         if was != Some(value) {
             let effect = if before.is_none() { Effect::None } else { *effect };
@@ -103,6 +107,16 @@ pub fn changes(before: Option<&ServiceSpec>, after: &ServiceSpec) -> Vec<FieldCh
     }
     changes
 }
+
+/// What is asked of a state: nothing, where there is none.
+const OF_STATE: [&str; 6] = [
+    "state.durable",
+    "state.copies",
+    "state.min_copies",
+    "state.interval",
+    "state.restart_wait",
+    "state.branch_limit",
+];
 
 type Field = (String, Effect, String);
 
@@ -127,18 +141,23 @@ fn fields(spec: &ServiceSpec) -> Vec<Field> {
     } = spec;
     let mut all = engine_fields(engine);
     for (index, PortSpec { name, listen }) in ports.iter().enumerate() {
-        all.push((format!("port.{name}"), Effect::Ports, format!("{listen} (inherited #{index})")));
+        let text = match engine {
+            EngineSpec::Wasm { .. } => format!("{listen} (inherited #{index})"),
+            // It is told its ports; their order has no meaning.
+            EngineSpec::Exec { .. } => listen.to_string(),
+        };
+        all.push((format!("port.{name}"), Effect::Ports, text));
     }
     let mut state = |name: &str, effect, value: String| {
         all.push((format!("state.{name}"), effect, value));
     };
     // The engine and the gateways agree on this when an epoch begins.
     state("output", Effect::Restart, output.write());
+    state("partition", Effect::None, partition.write());
     state("durable", Effect::Copies, durable.write());
     state("copies", Effect::Copies, copies.to_string());
     state("min_copies", Effect::Copies, min_copies.to_string());
     state("interval", Effect::None, exact(interval.as_nanos(), &SPAN_UNITS));
-    state("partition", Effect::None, partition.write());
     state("restart_wait", Effect::None, exact(restart_wait.as_nanos(), &SPAN_UNITS));
     state("branch_limit", Effect::None, exact(branch_limit.0, &SIZE_UNITS));
     let policy = match succession {

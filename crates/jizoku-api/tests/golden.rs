@@ -293,6 +293,13 @@ fn plan() {
     assert_eq!(changes(Some(&before), &before), []);
     let new = changes(None, &before);
     assert!(new.iter().all(|change| change.before.is_none() && change.effect == Effect::None));
+    let shown: Vec<String> =
+        changes(None, &exec_spec()).into_iter().map(|change| change.field).collect();
+    assert!(shown.contains(&"state.partition".to_owned()), "{shown:?}");
+    assert!(!shown.contains(&"state.copies".to_owned()), "it has no effect: {shown:?}");
+    let mut odd = exec_spec();
+    odd.copies += 1;
+    assert_eq!(changes(Some(&exec_spec()), &odd).len(), 1, "what differs is never hidden");
     let engine = changes(Some(&before), &exec_spec());
     assert!(engine.iter().any(|change| change.effect == Effect::Restart));
 }

@@ -9,7 +9,8 @@
 //!
 //! Invariants
 //! - Whoever got `None` for a wrong value may go on with any value: the document ends in an error.
-//! - After a syntax error nothing is called missing: the parser may have skipped it.
+//! - After a syntax error nothing is called missing or unknown: the parser may have skipped it, or
+//!   what it belongs to.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +114,8 @@ impl<'d, 't> Section<'d, 't> {
     ) -> Section<'d, 't> {
         let section = Section { document, table, bytes, name, keys };
         for key in table.keys() {
-            if keys.contains(&key.get_ref().as_ref()) {
+            // After a mistake of syntax a key may stand in another section than was meant.
+            if keys.contains(&key.get_ref().as_ref()) || !document.syntax_ok {
                 continue;
             }
             let hint = match nearest(key.get_ref(), keys.iter().copied()) {

@@ -221,6 +221,13 @@ fn syntax_mistakes_are_found_and_do_not_make_other_keys_missing() {
 }
 
 #[test]
+fn a_broken_head_of_a_section_is_the_only_mistake() {
+    let found = mistakes("name = \"kv\"\n[engine\nkind = \"wasm\"\nprogram = \"kv.wasm\"\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].0, 2, "{found:?}");
+}
+
+#[test]
 fn single_mistakes_are_explained() {
     let with = |extra: &str| format!("{SMALL}{extra}\n");
     let cases = [
