@@ -288,7 +288,7 @@ async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiE
         Route::Events => json(&events(&EventsQuery::from_pairs(&pairs)?, shared).await?),
         Route::Doctor => {
             let data = shared.agent.folder.path();
-            json(&crate::doctor::examine_with(data, Some(shared.agent.engines.wasm())))
+            json(&crate::doctor::examine_with(data, shared.agent.engines.wasm()))
         }
         Route::Metrics => {
             let text = metrics::page(&shared.view().await?, &shared.agent).await;
