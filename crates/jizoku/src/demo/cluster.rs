@@ -4,8 +4,9 @@
 //! unless they are to be kept.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use jizoku_api::service::ServiceStatus;
 use jizoku_api::status::{ClusterStatus, StatusQuery};
 use jizoku_manifest::{Manifest, UnknownNode};
 use jizoku_types::NodeId;
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 use crate::cli::Failure;
 use crate::client::{CallError, Client};
@@ -73,13 +75,10 @@ impl Cluster {
         }
         let log = self.folder.join(format!("{name}.log"));
         let log = fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        let process = jizoku(&data)?
-            .arg("up")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| format!("{name}: {error}"))?;
+        let mut up = jizoku(&data)?;
+        up.arg("up").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let process = with_this_process(&mut up).spawn();
+        let process = process.map_err(|error| format!("{name}: {error}"))?;
         let client = Client::new(&data.join("api.sock"));
         self.agents.push(Agent { name, gateway, client, process: Some(process) });
         self.wait_for_agent()
@@ -264,6 +263,20 @@ fn jizoku(data: &Path) -> Result<Command, Failure> {
     let mut command = Command::new(own);
     command.arg("--data").arg(data).env_remove("JIZOKU_DATA").env_remove("JIZOKU_SOCKET");
     Ok(command)
+}
+
+/// The command dies when this process does, however that comes about: agents of a demo that nobody
+/// watches any more would go on for ever.
+fn with_this_process(command: &mut Command) -> &mut Command {
+    let this = getpid();
+    let bind = move || -> io::Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have died before that.
+        if getppid() == Some(this) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    };
+    // SAFETY: between fork and exec the closure makes system calls only; it takes no lock and no
+    // memory.
+    unsafe { command.pre_exec(bind) }
 }
 
 fn free_port(address: IpAddr) -> Result<SocketAddr, Failure> {
