@@ -18,11 +18,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use jizoku_api::Order;
 use jizoku_api::status::{ClusterStatus, StatusQuery};
+use jizoku_api::{Order, Query};
 use jizoku_types::NodeId;
 
 use crate::client::{CallError, Client};
+
+pub(crate) use format::{outln, print};
 
 /// The data folder if none is named.
 const DATA: &str = "/var/lib/jizoku";
@@ -124,7 +126,7 @@ impl Context {
 
     /// What people call the nodes, by what the agent knows.
     async fn names(&self) -> Result<BTreeMap<NodeId, String>, Failure> {
-        let status = self.client.query(&StatusQuery).await?;
+        let status = self.query(&StatusQuery).await?;
         Ok(status.nodes.into_iter().map(|node| (node.node, node.name)).collect())
     }
 
@@ -146,6 +148,11 @@ impl Context {
             Ok(result) => result.map(|()| true),
             Err(_) => Ok(false),
         }
+    }
+
+    /// Asks something, with a sign of life if it takes long: an agent may be paused.
+    async fn query<Q: Query>(&self, query: &Q) -> Result<Q::Answer, Failure> {
+        Ok(progress::during("waiting for the agent", self.client.query(query)).await?)
     }
 
     /// Orders something, with a sign of life if it takes long.
@@ -194,7 +201,9 @@ fn run(verb: Verb, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Fmt(fmt) => return fmt.run(),
         Verb::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "jizoku", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "jizoku", &mut script);
+            format::out!("{}", String::from_utf8_lossy(&script));
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}

@@ -25,7 +25,7 @@ use serde::Serialize;
 use self::cluster::Cluster;
 use self::load::{Load, Tally};
 use self::timeline::Timeline;
-use crate::cli::Failure;
+use crate::cli::{Failure, outln};
 
 /// How long the service is under load before, between and after the deaths.
 const PHASE: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ impl Demo {
     pub(crate) fn run(self, json: bool) -> Result<ExitCode, Failure> {
         let say = |text: &str| {
             if !self.quiet && !json {
-                println!("{text}");
+                outln!("{text}");
             }
         };
         let began = Instant::now();
@@ -116,7 +116,7 @@ impl Demo {
             say(&format!("logs: {}", cluster.folder().display()));
         }
         let text = serde_json::to_string(&verdict).map_err(|error| error.to_string())?;
-        println!("{text}");
+        outln!("{text}");
         Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -2,17 +2,33 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jizoku_e2e::cluster::{self, Cluster};
 use jizoku_e2e::resp::Connection;
-use jizoku_e2e::{turn, wait_for};
+use jizoku_e2e::{build, turn, wait_for};
 
 const PORT: u16 = 7000;
 const NODES: usize = 3;
 /// How often noise is sent to each port.
 const ROUNDS: u64 = 8;
 const WITHIN: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_reader_that_goes_away_is_no_mistake() {
+    let mut child = Command::new(build::jizoku())
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("jizoku can be started");
+    // As `head` does. The script is longer than what a pipe takes without a reader.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(128 + 13));
+}
 
 #[test]
 fn mistakes_change_nothing_and_noise_hurts_nobody() {

@@ -12,7 +12,7 @@ use jizoku_store::{DataFolder, FolderError};
 use jizoku_types::{NodeId, Span};
 use serde_json::json;
 
-use super::format::json as print_json;
+use super::format::{json as print_json, outln};
 use super::service::report;
 use super::{Context, Failure, progress};
 use crate::agent::membership::{self, TICKET_TTL};
@@ -119,13 +119,13 @@ impl Init {
             }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        println!("{} begins in {}", ticket.cluster, context.data.display());
-        println!("Run its agent:        {}", context.this_node("up"));
-        println!("Then, on another one: jizoku join {}", ticket.text());
-        println!("That ticket lets one node in, within an hour from the first `jizoku up`.");
-        println!("For more: {}", context.this_node("ticket"));
-        println!("Three nodes survive the death of one; two don't, unless the third is a witness,");
-        println!("which runs nothing: jizoku join TICKET --witness");
+        outln!("{} begins in {}", ticket.cluster, context.data.display());
+        outln!("Run its agent:        {}", context.this_node("up"));
+        outln!("Then, on another one: jizoku join {}", ticket.text());
+        outln!("That ticket lets one node in, within an hour from the first `jizoku up`.");
+        outln!("For more: {}", context.this_node("ticket"));
+        outln!("Three nodes survive the death of one; two don't, unless the third is a witness,");
+        outln!("which runs nothing: jizoku join TICKET --witness");
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -150,8 +150,8 @@ impl Join {
         if context.json {
             print_json(&json!({ "cluster": cluster.to_string(), "name": name }))?;
         } else {
-            println!("This node is {name} of {cluster}.");
-            println!("Run its agent: {}", context.this_node("up"));
+            outln!("This node is {name} of {cluster}.");
+            outln!("Run its agent: {}", context.this_node("up"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -172,7 +172,7 @@ impl Ticket {
         if context.json {
             print_json(&issued)?;
         } else {
-            println!("{}", issued.ticket);
+            outln!("{}", issued.ticket);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -248,7 +248,7 @@ impl Drain {
             done.notes = vec![format!("{name} runs and holds nothing now")];
             return report(context, &done);
         }
-        let status = context.client.query(&StatusQuery).await?;
+        let status = context.query(&StatusQuery).await?;
         let (active, held) = left(&status);
         Err(Failure(format!(
             "it still runs {active} services and holds the state of {held}: is there another node \
@@ -282,10 +282,10 @@ impl Recover {
             print_json(&json!({ "generation": generation.0 }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        println!("Generation {} begins here.", generation.0);
-        println!("Run the agent: {}", context.this_node("up"));
-        println!("Nodes of older generations are refused. To take one in again, empty its data");
-        println!("folder, and let it join with a new ticket.");
+        outln!("Generation {} begins here.", generation.0);
+        outln!("Run the agent: {}", context.this_node("up"));
+        outln!("Nodes of older generations are refused. To take one in again, empty its data");
+        outln!("folder, and let it join with a new ticket.");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,12 +1,13 @@
 //! `events`: what happened on the node that answers, and on all that it learned of.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
 use jizoku_api::event::{EventRecord, EventsQuery, WAIT_MAX_MS};
-use jizoku_types::ServiceName;
+use jizoku_types::{Event, NodeId, ServiceName};
 
-use super::format::json;
+use super::format::{json_line, outln};
 use super::{Context, Failure};
 
 /// Arguments of `events`.
@@ -23,16 +24,25 @@ pub(super) struct Events {
 impl Events {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let mut query = EventsQuery { service: self.service, ..EventsQuery::default() };
+        let mut names = if context.json { BTreeMap::new() } else { context.names().await? };
         loop {
-            let answer = context.client.query(&query).await?;
+            // One that waits for what is to come is not late.
+            let answer = match query.wait_ms > 0 {
+                true => context.client.query(&query).await?,
+                false => context.query(&query).await?,
+            };
+            let added = |record: &EventRecord| matches!(record.event, Event::MemberAdded { .. });
+            if !context.json && query.wait_ms > 0 && answer.events.iter().any(added) {
+                names.extend(context.names().await?);
+            }
             if answer.missed {
                 eprintln!("some events before these are no longer kept");
             }
             for record in &answer.events {
                 if context.json {
-                    json(record)?;
+                    json_line(record)?;
                 } else {
-                    println!("{}", line(record)?);
+                    outln!("{}", line(record, &names)?);
                 }
             }
             let more = !answer.events.is_empty();
@@ -47,12 +57,12 @@ impl Events {
 }
 
 /// Time, name of the event, its fields.
-fn line(record: &EventRecord) -> Result<String, Failure> {
+fn line(record: &EventRecord, names: &BTreeMap<NodeId, String>) -> Result<String, Failure> {
     let value = serde_json::to_value(record).map_err(|error| error.to_string())?;
     let event = &value["event"];
     let mut fields = Vec::new();
     for (name, value) in event.as_object().into_iter().flatten().filter(|(k, _)| *k != "type") {
-        let text = value.as_str().map_or_else(|| value.to_string(), short);
+        let text = value.as_str().map_or_else(|| value.to_string(), |text| called(text, names));
         fields.push(format!("{name}={text}"));
     }
     let seconds = record.unix_ms / 1000 % 86_400;
@@ -67,25 +77,28 @@ fn line(record: &EventRecord) -> Result<String, Failure> {
     ))
 }
 
-/// Keys of nodes are long; their first digits tell them apart. Everything else stays as it is.
-fn short(text: &str) -> String {
-    let is_key = |digits: &str| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    match text.strip_prefix("node_") {
-        Some(digits) if is_key(digits) => digits[..8].to_string(),
-        _ => text.to_string(),
+/// What people call a node whose key this is; its first digits if it has no name any more.
+/// Everything else stays as it is.
+fn called(text: &str, names: &BTreeMap<NodeId, String>) -> String {
+    match text.parse::<NodeId>() {
+        Ok(node) => names.get(&node).cloned().unwrap_or_else(|| node.short()),
+        Err(_) => text.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    use super::*;
 
     #[test]
-    fn only_keys_are_cut() {
-        let key = format!("node_{}", "0a".repeat(32));
-        assert_eq!(short(&key), "0a0a0a0a");
+    fn keys_get_names_and_nothing_else_does() {
+        let node = NodeId([10; 32]);
+        let (key, known) = (node.to_string(), BTreeMap::from([(node, "alpha".to_string())]));
+        assert_eq!(key, format!("node_{}", "0a".repeat(32)));
+        assert_eq!(called(&key, &known), "alpha");
+        assert_eq!(called(&key, &BTreeMap::new()), node.short());
         for text in ["node_1 can't hold it: full", "node_", "", "other", &key[..60]] {
-            assert_eq!(short(text), text);
+            assert_eq!(called(text, &known), text);
         }
     }
 }

@@ -1,16 +1,54 @@
 //! How numbers, times and tables look.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::process;
 
 use jizoku_types::ByteCount;
 use serde::Serialize;
 
 use super::Failure;
 
+/// How a program ends whose reader has gone: as one that SIGPIPE ended.
+const READER_GONE: i32 = 128 + 13;
+
+/// As `print!`, for a reader that may go away early, as `head` does: then nobody is left to be
+/// told anything.
+macro_rules! out {
+    ($($words:tt)*) => { $crate::cli::print(format_args!($($words)*)) };
+}
+
+/// As `println!`; see [`out!`].
+macro_rules! outln {
+    ($($words:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+pub(crate) use {out, outln};
+
+/// Writes to standard output, see [`out!`].
+pub(crate) fn print(words: fmt::Arguments<'_>) {
+    let mut output = io::stdout().lock();
+    match output.write_fmt(words).and_then(|()| output.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => process::exit(READER_GONE),
+        Err(error) => {
+            eprintln!("jizoku: can't write: {error}");
+            process::exit(1);
+        }
+    }
+}
+
 /// Prints a value as JSON.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
-    println!("{text}");
+    outln!("{text}");
+    Ok(())
+}
+
+/// Prints a value as JSON on one line: many of them are read line by line.
+pub(super) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| error.to_string())?;
+    outln!("{text}");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use jizoku_api::{ApiError, ErrorCode};
 use jizoku_manifest::{Manifest, UnknownNode};
 use jizoku_types::{NodeId, ServiceName};
 
-use super::format::{bytes, json, span, table};
+use super::format::{bytes, json, out, outln, span, table};
 use super::status::{checkpoint_text, failing_text};
 use super::{Context, Failure, progress};
 use crate::client::CallError;
@@ -52,11 +52,11 @@ impl Named {
 
     pub(super) async fn inspect(self, context: &Context) -> Result<ExitCode, Failure> {
         let query = InspectQuery { service: self.service };
-        let found = progress::during("asking all nodes", context.client.query(&query)).await?;
+        let found = context.query(&query).await?;
         if context.json {
             json(&found)?;
         } else {
-            print!("{}", inspection(&found, &context.names().await?));
+            out!("{}", inspection(&found, &context.names().await?));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -137,7 +137,7 @@ pub(super) struct Apply {
 
 impl Apply {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let status = context.client.query(&StatusQuery).await?;
+        let status = context.query(&StatusQuery).await?;
         let resolve = |name: &str| -> Result<NodeId, UnknownNode> {
             let found = status.nodes.iter().find(|node| node.name == name);
             let known = || status.nodes.iter().map(|node| node.name.clone()).collect();
@@ -152,7 +152,8 @@ impl Apply {
         let mut order = ApplyOrder { spec: manifest.spec, dry_run: true, expect_version: None };
         let plan = context.order(ASKING, &order).await?;
         if !context.json {
-            print!("{}", plan_page(&plan, self.dry_run));
+            let page = plan_page(&plan, self.dry_run);
+            out!("{}", named(page, &status));
         }
         if self.dry_run || plan.action == Action::Nothing {
             if context.json {
@@ -167,7 +168,7 @@ impl Apply {
         if context.json {
             json(&done)?;
         } else {
-            println!("done: version {}; `jizoku status` shows how it goes", done.spec_version);
+            outln!("done: version {}; `jizoku status` shows how it goes", done.spec_version);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -191,6 +192,21 @@ async fn send_module(program: &Path, context: &Context) -> Result<[u8; 32], Fail
         other => other.to_string(),
     })?;
     Ok(stored.module)
+}
+
+/// With what people call the nodes in the place of the first digits of their keys.
+fn named(page: String, status: &ClusterStatus) -> String {
+    let name = |line: &str| {
+        let of_nodes = ["  succession:", "  placement.only:", "  placement.except:"];
+        if !of_nodes.iter().any(|field| line.starts_with(field)) {
+            return line.to_string();
+        }
+        status
+            .nodes
+            .iter()
+            .fold(line.to_string(), |line, node| line.replace(&node.node.short(), &node.name))
+    };
+    page.split_inclusive('\n').map(name).collect()
 }
 
 fn plan_page(plan: &ApplyPlan, dry_run: bool) -> String {
@@ -246,7 +262,7 @@ impl Move {
             let found = status.services.iter().find(|one| one.name == self.service);
             found.map(|one| (one.active, one.epoch, one.phase))
         };
-        let before = place(&context.client.query(&StatusQuery).await?);
+        let before = place(&context.query(&StatusQuery).await?);
         let order = MoveOrder { service: self.service.clone(), to: self.to.clone() };
         let done = context.order(ASKING, &order).await?;
         if self.no_wait {
@@ -262,7 +278,7 @@ impl Move {
                 self.service, self.service
             )));
         }
-        let status = context.client.query(&StatusQuery).await?;
+        let status = context.query(&StatusQuery).await?;
         let names: BTreeMap<NodeId, String> =
             status.nodes.iter().map(|node| (node.node, node.name.clone())).collect();
         let active = place(&status).and_then(|(active, ..)| active);
@@ -307,7 +323,7 @@ pub(super) fn report(context: &Context, done: &Done) -> Result<ExitCode, Failure
         json(done)?;
     } else {
         for note in &done.notes {
-            println!("{note}");
+            outln!("{note}");
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,8 +10,8 @@ use jizoku_api::service::{CheckpointStatus, Failing, HolderState, PsQuery, Servi
 use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, StatusQuery};
 use jizoku_types::{NodeId, ServiceName};
 
-use super::format::{bytes, json, micros, span, table};
-use super::{Context, Failure};
+use super::format::{bytes, json, json_line, micros, out, span, table};
+use super::{Context, Failure, progress};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -24,15 +24,17 @@ pub(super) struct Status {
 impl Status {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         loop {
-            let status = context.client.query(&StatusQuery).await?;
+            let status = context.query(&StatusQuery).await?;
             if self.watch && !context.json {
                 // Clear the screen and go home.
-                print!("\x1b[2J\x1b[H");
+                out!("\x1b[2J\x1b[H");
             }
-            if context.json {
+            if context.json && self.watch {
+                json_line(&status)?;
+            } else if context.json {
                 json(&status)?;
             } else {
-                print!("{}", cluster(&status));
+                out!("{}", cluster(&status));
             }
             if !self.watch {
                 return Ok(ExitCode::SUCCESS);
@@ -210,7 +212,7 @@ pub(super) struct Ps {
 
 impl Ps {
     pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let answer = context.client.query(&PsQuery { service: self.service }).await?;
+        let answer = context.query(&PsQuery { service: self.service }).await?;
         if context.json {
             json(&answer)?;
             return Ok(ExitCode::SUCCESS);
@@ -237,7 +239,7 @@ impl Ps {
             .collect();
         let head =
             ["SERVICE", "NODE", "ROLE", "EPOCH", "ENGINE", "PID", "UP", "CPU", "MEMORY", "CONNS"];
-        print!("{}", table(&head, &rows));
+        out!("{}", table(&head, &rows));
         for node in &answer.silent {
             eprintln!("{} did not answer", name(node));
         }
@@ -246,20 +248,20 @@ impl Ps {
 }
 
 pub(super) async fn metrics(context: &Context) -> Result<ExitCode, Failure> {
-    print!("{}", context.client.metrics().await?);
+    out!("{}", progress::during("waiting for the agent", context.client.metrics()).await?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// `doctor`: asks the agent if there is one; looks by itself otherwise.
 pub(super) async fn doctor(context: &Context) -> Result<ExitCode, Failure> {
-    let report = match context.client.query(&DoctorQuery).await {
+    let report = match context.query(&DoctorQuery).await {
         Ok(report) => report,
         Err(_) => crate::doctor::examine(&context.data),
     };
     if context.json {
         json(&report)?;
     } else {
-        print!("{}", doctor_page(&report));
+        out!("{}", doctor_page(&report));
     }
     Ok(if report.worst() == Health::Bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
