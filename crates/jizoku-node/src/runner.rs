@@ -226,6 +226,9 @@ pub enum Report {
     Quiesced,
     /// A checkpoint was committed.
     Committed(CheckpointStatus),
+    /// All holders have what this epoch goes on from: nothing was captured, shipped or stopped for
+    /// it. For people; nothing follows from it.
+    Adopted(CheckpointStatus),
     /// A line that the program wrote.
     Printed(String),
 }
@@ -722,7 +725,12 @@ impl Runner {
                 self.outputs.push_back(Output::ToHolder { to, channel, message });
             }
             // What follows from it is looked at in `go_on`.
-            ship::Output::Established { .. } => {}
+            ship::Output::Established { id } => {
+                let size = self.shipper.as_ref().map_or(ByteCount(0), |s| s.shadow().size());
+                let (at, shipped, pause) = (self.now, ByteCount(0), Span::ZERO);
+                let adopted = CheckpointStatus { id, at, size, shipped, pause };
+                self.report(Report::Adopted(adopted));
+            }
             ship::Output::Committed { id, .. } => {
                 let stats = self.shipper.as_ref().map(Shipper::stats).unwrap_or_default();
                 let size = self.shipper.as_ref().map_or(ByteCount(0), |s| s.shadow().size());

@@ -28,7 +28,7 @@ const RESTART_AFTER: Span = Span::millis(100);
 /// Longest wait.
 const RESTART_AFTER_MAX: Span = Span::secs(30);
 /// An instance that ran for so long has not "crashed at once": counting begins anew.
-const STABLE_AFTER: Span = Span::secs(60);
+pub(super) const STABLE_AFTER: Span = Span::secs(60);
 /// An instance that crashed sooner than this after it was restored was killed by what it was given
 /// then: by its state, or by input that waited for it.
 const POISON_WITHIN: Span = Span::secs(2);
@@ -386,7 +386,7 @@ impl Node {
                 self.dirty = dirty;
                 self.branch_committed(service, epoch, &status);
             }
-            Report::Printed(_) => self.dirty = dirty,
+            Report::Adopted(_) | Report::Printed(_) => self.dirty = dirty,
         }
     }
 

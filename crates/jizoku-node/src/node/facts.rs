@@ -15,7 +15,7 @@ use jizoku_types::{
 use serde::{Deserialize, Serialize};
 
 use super::Node;
-use super::assign::Crashes;
+use super::assign::{Crashes, STABLE_AFTER};
 use crate::runner::Phase;
 
 /// Services of which a node tells at most; more are cut from what is displayed, and of those whose
@@ -331,6 +331,7 @@ impl Node {
         }
         self.facts.next = self.now + FACTS_EVERY;
         let urgent = core::mem::take(&mut self.facts.urgent);
+        self.forgive_crashes();
         let mut facts = self.facts.of(self.me().node, self.me().node, self.now).unwrap_or_default();
         facts.services = self.service_facts();
         let mut bytes = encode(&facts);
@@ -339,6 +340,19 @@ impl Node {
             bytes = encode(&facts);
         }
         self.reach.handle(self.now, reach::Input::Facts { bytes, urgent });
+    }
+
+    /// What has run for so long has not ended in a row with what comes next; nor has what was
+    /// long elsewhere.
+    fn forgive_crashes(&mut self) {
+        let (now, local) = (self.now, &self.local);
+        let counts = |service: &ServiceId, crashes: &mut Crashes| match local.get(service) {
+            Some(local) => {
+                local.phase != Phase::Serving || now.since(local.since) < STABLE_AFTER
+            }
+            None => now < crashes.retry_at.max(crashes.not_here_until) + STABLE_AFTER,
+        };
+        self.crashes.retain(counts);
     }
 
     fn service_facts(&self) -> Vec<(ServiceId, ServiceFacts)> {

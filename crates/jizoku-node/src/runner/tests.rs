@@ -407,8 +407,15 @@ fn a_branch_goes_on_from_the_main_line_and_the_main_line_from_the_branch() {
             said = exchange(&mut desk, &mut holder, more);
         }
         assert_eq!(begins_from(&said), Some(from), "{epoch}");
+        let mut told = said;
         let said = desk.give(Input::Instance(engine::Output::Running { took: Span::ZERO }));
-        exchange(&mut desk, &mut holder, said);
+        told.extend(exchange(&mut desk, &mut holder, said));
+        let adopted = told.iter().find_map(|output| match output {
+            Output::Report(Report::Adopted(status)) => Some((status.id.seq, status.size)),
+            _ => None,
+        });
+        let (seq, size) = adopted.expect("people are told what it goes on from");
+        assert!(seq == from && size > ByteCount(0), "{epoch}: {seq}, {size}");
         let changed = desk.changed(true);
         exchange(&mut desk, &mut holder, changed);
         let said = desk.captured(from + 1);

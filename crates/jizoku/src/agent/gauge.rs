@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Mutex, MutexGuard};
 
+use jizoku_node::runner::CheckpointStatus;
 use jizoku_types::{ByteCount, CheckpointId, Incarnation, Instant, Member, NodeId, Span};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,7 @@ struct State {
     running: bool,
     captured_at: Option<Instant>,
     commit: Option<Span>,
+    last: Option<CheckpointStatus>,
     acknowledged: BTreeMap<(NodeId, Incarnation), CheckpointId>,
     changed: ByteCount,
     sent: ByteCount,
@@ -52,6 +54,20 @@ pub(crate) struct Measured {
     pub(crate) stuck: Vec<Option<String>>,
 }
 
+/// The last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Last {
+    pub(crate) id: CheckpointId,
+    /// How long ago all holders had it.
+    pub(crate) age: Span,
+    /// The whole state's size.
+    pub(crate) size: ByteCount,
+    /// What was shipped for it to each holder; nothing for what a takeover goes on from.
+    pub(crate) shipped: ByteCount,
+    /// How long the program stood still for it.
+    pub(crate) pause: Span,
+}
+
 /// What a gauge shows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reading {
@@ -61,6 +77,8 @@ pub(crate) struct Reading {
     pub(crate) used: Option<Used>,
     /// From the last committed capture to its last acknowledgement.
     pub(crate) commit: Option<Span>,
+    /// The last checkpoint that all holders have; none: there is none in this epoch yet.
+    pub(crate) last: Option<Last>,
     /// The newest checkpoint that each holder acknowledged in this epoch.
     pub(crate) acknowledged: Vec<(Member, CheckpointId)>,
     /// Content of all blocks that changed in this epoch, as captures had them.
@@ -91,12 +109,20 @@ impl Gauge {
         self.lock().captured_at = Some(now);
     }
 
+    /// All holders have what this epoch goes on from.
+    pub(crate) fn adopted(&self, last: CheckpointStatus) {
+        // A service that begins has nothing to go on from.
+        if last.id.seq > 0 {
+            self.lock().last = Some(last);
+        }
+    }
+
     /// The last capture is committed.
-    pub(crate) fn committed(&self, now: Instant) {
+    pub(crate) fn committed(&self, last: CheckpointStatus) {
         let mut state = self.lock();
-        // What was restored is committed without a capture.
+        state.last = Some(last);
         if let Some(at) = state.captured_at.take() {
-            state.commit = Some(now.since(at));
+            state.commit = Some(last.at.since(at));
         }
     }
 
@@ -122,8 +148,10 @@ impl Gauge {
     }
 
     /// What is to be seen now.
-    pub(crate) fn read(&self) -> Reading {
+    pub(crate) fn read(&self, now: Instant) -> Reading {
         let state = self.lock();
+        let CheckpointStatus { id, at, size, shipped, pause } = state.last.unwrap_or_default();
+        let last = Last { id, age: now.since(at), size, shipped, pause };
         let acknowledged = state.acknowledged.iter().map(|((node, incarnation), id)| {
             (Member { node: *node, incarnation: *incarnation }, *id)
         });
@@ -131,6 +159,7 @@ impl Gauge {
             running: state.running,
             used: None,
             commit: state.commit,
+            last: state.last.map(|_| last),
             acknowledged: acknowledged.collect(),
             changed: state.changed,
             sent: state.sent,
@@ -169,11 +198,22 @@ mod tests {
     #[test]
     fn a_commit_is_timed_from_its_capture() {
         let gauge = Gauge::default();
-        gauge.committed(Instant::from_nanos(5));
-        assert_eq!(gauge.read().commit, None);
+        let now = Instant::from_nanos(50);
+        let at = |seq, nanos| CheckpointStatus {
+            id: CheckpointId { epoch: 1, seq },
+            at: Instant::from_nanos(nanos),
+            size: ByteCount(7),
+            ..CheckpointStatus::default()
+        };
+        let last = |gauge: &Gauge| gauge.read(now).last.map(|last| (last.id.seq, last.age));
+        gauge.adopted(at(0, 1));
+        assert_eq!((gauge.read(now).commit, last(&gauge)), (None, None));
+        gauge.adopted(at(3, 5));
+        assert_eq!((gauge.read(now).commit, last(&gauge)), (None, Some((3, Span::nanos(45)))));
         gauge.captured(Instant::from_nanos(10));
-        gauge.committed(Instant::from_nanos(30));
-        assert_eq!(gauge.read().commit, Some(Span::nanos(20)));
+        gauge.committed(at(4, 30));
+        let commit = gauge.read(now).commit;
+        assert_eq!((commit, last(&gauge)), (Some(Span::nanos(20)), Some((4, Span::nanos(20)))));
     }
 
     #[test]
@@ -183,7 +223,7 @@ mod tests {
         let id = |seq| CheckpointId { epoch: 1, seq };
         gauge.acknowledged(holder, id(5));
         gauge.acknowledged(holder, id(4));
-        assert_eq!(gauge.read().acknowledged, [(holder, id(5))]);
+        assert_eq!(gauge.read(Instant::ORIGIN).acknowledged, [(holder, id(5))]);
     }
 
     #[test]

@@ -263,10 +263,14 @@ impl Running {
                 self.output.add(service, line);
             }
             runner::Output::Report(report) => {
-                if matches!(report, Report::Committed(_)) {
-                    self.gauge.committed(self.now());
-                    let stats = self.runner.shipping();
-                    self.gauge.shipped(stats.raw, stats.sent);
+                match &report {
+                    Report::Committed(last) => {
+                        self.gauge.committed(*last);
+                        let stats = self.runner.shipping();
+                        self.gauge.shipped(stats.raw, stats.sent);
+                    }
+                    Report::Adopted(last) => self.gauge.adopted(*last),
+                    _ => {}
                 }
                 self.wiring.core.send(core::report(service, epoch, report));
             }

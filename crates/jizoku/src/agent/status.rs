@@ -9,7 +9,7 @@ use jizoku_api::service::{
 use jizoku_api::status::{ClusterStatus, NodeStatus, Reach, Spare, Warning, WarningCode};
 use jizoku_api::{ApiError, ErrorCode};
 use jizoku_core::{catalog, watch};
-use jizoku_node::node::{NodeView, PhaseFact, ServiceView, View};
+use jizoku_node::node::{NodeView, PhaseFact, ServiceFacts, ServiceView, View};
 use jizoku_types::spec::{EngineSpec, OutputMode};
 use jizoku_types::{Epoch, Event, Member, NodeId, ServiceId, ServiceName, Span};
 
@@ -109,14 +109,7 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
         ports: record.spec.ports.clone(),
         holders: holders(view, id, one, reading),
         copies: record.spec.copies,
-        checkpoint: facts.filter(|facts| facts.checkpoint.seq > 0).map(|facts| CheckpointStatus {
-            id: facts.checkpoint,
-            age_ms: facts.age.as_millis(),
-            size_bytes: facts.size.0,
-            shipped_bytes: facts.shipped.0,
-            pause_us: facts.pause.as_micros(),
-            commit_us: reading.and_then(|reading| reading.commit).map(Span::as_micros),
-        }),
+        checkpoint: checkpoint(facts, reading),
         connections: Some(sights.conns(id)),
         verdict: verdict(view, one),
         unprotected: stateful && running && others == 0,
@@ -143,6 +136,29 @@ fn waits_for_copies(view: &View, one: &ServiceView) -> bool {
     let spec = &one.record.spec;
     let few = others_that_hold(view, one) < usize::from(spec.min_copies);
     spec.has_state() && spec.output == OutputMode::Held && few
+}
+
+/// Its last checkpoint: as its node has it now, else as it was told a while ago.
+fn checkpoint(facts: Option<&ServiceFacts>, reading: Option<&Reading>) -> Option<CheckpointStatus> {
+    if let Some(last) = reading.and_then(|reading| reading.last) {
+        return Some(CheckpointStatus {
+            id: last.id,
+            age_ms: last.age.as_millis(),
+            size_bytes: last.size.0,
+            shipped_bytes: last.shipped.0,
+            pause_us: last.pause.as_micros(),
+            commit_us: reading.and_then(|reading| reading.commit).map(Span::as_micros),
+        });
+    }
+    let facts = facts.filter(|facts| facts.checkpoint.seq > 0)?;
+    Some(CheckpointStatus {
+        id: facts.checkpoint,
+        age_ms: facts.age.as_millis(),
+        size_bytes: facts.size.0,
+        shipped_bytes: facts.shipped.0,
+        pause_us: facts.pause.as_micros(),
+        commit_us: None,
+    })
 }
 
 /// Where a service is active as this node's side has it, and in which epoch: in a branch if one
@@ -428,7 +444,7 @@ fn printed(one: &ServiceView, sights: &Sights) -> Vec<String> {
 pub(crate) fn instances(view: &View, sights: &Sights, only: Option<&ServiceName>) -> PsAnswer {
     let wanted =
         |one: &&(&ServiceId, &ServiceView)| only.is_none_or(|name| one.1.record.spec.name == *name);
-    let running = |facts: &jizoku_node::node::ServiceFacts| {
+    let running = |facts: &ServiceFacts| {
         matches!(facts.phase, PhaseFact::Serving | PhaseFact::Quiescing)
     };
     let mut instances = Vec::new();

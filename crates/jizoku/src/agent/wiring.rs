@@ -154,7 +154,7 @@ impl Wiring {
         let mut readings = BTreeMap::new();
         for (service, gauge, answer) in asked {
             let measured = tokio::time::timeout_at(give_up, answer).await;
-            let reading = gauge.read();
+            let reading = gauge.read(self.now());
             let reading = match measured {
                 Ok(Ok(measured)) => reading.with(measured),
                 _ => reading,

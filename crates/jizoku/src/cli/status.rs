@@ -140,6 +140,10 @@ fn row_of_node(
 
 /// A checkpoint in one line.
 pub(super) fn checkpoint_text(last: &CheckpointStatus) -> String {
+    if last.shipped_bytes == 0 {
+        let (age, size) = (span(last.age_ms), bytes(last.size_bytes));
+        return format!("{} gone on from {age} ago, {size}", last.id);
+    }
     let commit = last.commit_us.map_or("?".into(), micros);
     format!(
         "{} {} ago, {}, shipped {}, pause {}, commit {commit}",

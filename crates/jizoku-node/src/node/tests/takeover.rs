@@ -202,6 +202,31 @@ fn a_crash_is_told_with_the_time_of_the_next_try() {
 }
 
 #[test]
+fn what_runs_again_for_a_while_fails_no_more() {
+    let mut world = World::serving(3, stop());
+    let crashes = |world: &World, n: u8| {
+        let view = world.up[&n].node.view();
+        let facts = view.services[&super::world::SERVICE].facts.clone();
+        facts.map_or(0, |facts| facts.crashes)
+    };
+    world.crash(1);
+    world.run(Span::secs(30));
+    assert_eq!((crashes(&world, 1), crashes(&world, 3)), (1, 1));
+    world.run(Span::secs(32));
+    assert_eq!((crashes(&world, 1), crashes(&world, 3)), (0, 0));
+    // The same holds for what went on elsewhere, and came back.
+    for _ in 0..3 {
+        world.crash(1);
+        world.run(Span::secs(1));
+    }
+    assert_eq!(world.active(), Some(2));
+    world.run(Span::secs(200));
+    world.kill(2);
+    world.run(Span::secs(2));
+    assert_eq!((world.active(), crashes(&world, 1)), (Some(1), 0));
+}
+
+#[test]
 fn a_verdict_is_as_old_as_its_last_change() {
     let mut world = World::serving(3, stop());
     let judged_at = |world: &World| {
