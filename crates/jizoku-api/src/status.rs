@@ -135,6 +135,8 @@ pub struct Warning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningCode {
+    /// The answering node was removed from its cluster.
+    ShutOut,
     /// No majority of voters: nothing can be decided.
     NoMajority,
     /// A service's newest state can't be reached.

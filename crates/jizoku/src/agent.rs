@@ -16,7 +16,7 @@
 //!
 //! Invariant: the agent ends as a whole. If the core thread ends, everything does.
 
-mod address;
+pub(crate) mod address;
 mod ask;
 mod core;
 mod engines;
@@ -43,7 +43,7 @@ mod server;
 mod standby;
 mod status;
 mod traffic;
-mod user;
+pub(crate) mod user;
 mod wiring;
 
 use std::path::Path;
@@ -361,6 +361,7 @@ async fn mesh_events(mut events: tokio::sync::mpsc::Receiver<MeshEvent>, wiring:
     while let Some(event) = events.recv().await {
         let input = match event {
             MeshEvent::LinkUp { peer, incarnation, version: _, rtt } => {
+                wiring.is_let_in(peer);
                 node::Input::LinkUp { peer, incarnation, rtt }
             }
             MeshEvent::LinkDown { peer, incarnation: _, cause } => {
@@ -368,7 +369,7 @@ async fn mesh_events(mut events: tokio::sync::mpsc::Receiver<MeshEvent>, wiring:
             }
             MeshEvent::Refused { peer, address, by_peer, refusal } => {
                 if by_peer && refusal == jizoku_mesh::Refusal::NotMember {
-                    wiring.count_shut_out();
+                    wiring.is_shut_out(peer);
                 }
                 let who = if by_peer { "refused by" } else { "refused" };
                 let place = address.map(|at| format!(" at {at}")).unwrap_or_default();

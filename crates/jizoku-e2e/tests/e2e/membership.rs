@@ -34,7 +34,16 @@ fn a_removed_node_is_refused_and_one_that_left_can_come_back() {
         (now > before).then_some(())
     });
     assert_eq!(members(&cluster, 0), ["n1", "n2", "n3"]);
-    cluster.kill(3);
+    // It is told what happened, and not to go on as a cluster of its own.
+    wait_for("a node that knows that it was removed", WITHIN, || {
+        let page = cluster.run(3, &["status"]).out;
+        let told = page.contains("was removed from its cluster") && !page.contains("recover");
+        told.then_some(())
+    });
+    cluster.must(3, &["leave"]);
+    assert!(cluster.wait_for_end(3), "there is nothing that it would have to wait for");
+    let said = cluster.run(0, &["remove", "n1"]);
+    assert!(!said.ok && said.err.contains("jizoku leave"), "{said:?}");
     cluster.wait_until_held("kv", 2);
 
     cluster.must(2, &["leave"]);

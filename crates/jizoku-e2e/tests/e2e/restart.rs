@@ -83,6 +83,8 @@ fn a_cluster_that_lost_all_its_power_has_its_state() {
         assert_eq!(answer(&cluster, node, DISK, "kept"), "yes");
     }
     assert!(doubts(&cluster, &all, "kv"), "a doubt must be said");
+    let shown = |service: &str| cluster.service(0, service)["state_may_be_missing"].clone();
+    assert_eq!((shown("kv"), shown("disk")), (true.into(), false.into()), "status says it too");
     assert!(!doubts(&cluster, &all, "disk"), "what was on disk can't be missing");
     cluster.wait_until_held("disk", 2);
     cluster.wait_until_held("kv", 2);

@@ -347,9 +347,7 @@ impl Node {
     fn forgive_crashes(&mut self) {
         let (now, local) = (self.now, &self.local);
         let counts = |service: &ServiceId, crashes: &mut Crashes| match local.get(service) {
-            Some(local) => {
-                local.phase != Phase::Serving || now.since(local.since) < STABLE_AFTER
-            }
+            Some(local) => local.phase != Phase::Serving || now.since(local.since) < STABLE_AFTER,
             None => now < crashes.retry_at.max(crashes.not_here_until) + STABLE_AFTER,
         };
         self.crashes.retain(counts);

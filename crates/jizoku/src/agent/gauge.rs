@@ -26,6 +26,7 @@ pub(crate) struct Gauge {
 #[derive(Debug, Default)]
 struct State {
     running: bool,
+    may_be_missing: bool,
     captured_at: Option<Instant>,
     commit: Option<Span>,
     last: Option<CheckpointStatus>,
@@ -73,6 +74,8 @@ pub(crate) struct Last {
 pub(crate) struct Reading {
     /// The instance runs.
     pub(crate) running: bool,
+    /// It went on from a state that may lack what was acknowledged last.
+    pub(crate) may_be_missing: bool,
     /// What it takes; none: its thread did not answer in time.
     pub(crate) used: Option<Used>,
     /// From the last committed capture to its last acknowledgement.
@@ -102,6 +105,11 @@ impl Gauge {
     /// The instance began to run, or ended.
     pub(crate) fn set_running(&self, running: bool) {
         self.lock().running = running;
+    }
+
+    /// What it goes on from may lack what was acknowledged last.
+    pub(crate) fn set_may_be_missing(&self) {
+        self.lock().may_be_missing = true;
     }
 
     /// A capture came from the instance.
@@ -157,6 +165,7 @@ impl Gauge {
         });
         Reading {
             running: state.running,
+            may_be_missing: state.may_be_missing,
             used: None,
             commit: state.commit,
             last: state.last.map(|_| last),

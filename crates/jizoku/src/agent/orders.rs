@@ -294,6 +294,9 @@ async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, Api
 async fn leave(shared: &Shared) -> Result<Done, ApiError> {
     let me = shared.agent.wiring.me.node;
     let view = shared.view().await?;
+    if status::is_shut_out(&view, &shared.agent.wiring.shut_out_by()) {
+        return depart(shared);
+    }
     let drains = view.nodes.iter().any(|node| node.node == me && node.record.draining);
     let give_up = tokio::time::Instant::now() + LEAVE_WITHIN;
     let shut_out = shared.agent.wiring.shut_out();
@@ -321,6 +324,11 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
+    depart(shared)
+}
+
+/// Belongs to no cluster from now on.
+fn depart(shared: &Shared) -> Result<Done, ApiError> {
     let forgotten = shared.agent.folder.forget(jizoku_store::Small::Cluster);
     let forgotten =
         forgotten.and_then(|()| shared.agent.folder.forget(jizoku_store::Small::Members));
@@ -332,6 +340,13 @@ async fn leave(shared: &Shared) -> Result<Done, ApiError> {
 async fn remove(order: &RemoveOrder, shared: &Shared) -> Result<Done, ApiError> {
     let view = shared.led_view().await?;
     let node = node(&view, &order.node)?;
+    if node == view.me.node {
+        let error = ApiError::new(ErrorCode::Refused, format!("{} is this node", order.node));
+        return Err(error.hint(
+            "`jizoku leave` takes it out once its services have moved off; to shut it out at \
+             once, say this on another node",
+        ));
+    }
     ask_catalog(Command::RemoveMember { node, accept_loss: order.accept_loss }, shared).await?;
     Ok(note(format!("{} is removed; its key is refused from now on", order.node)))
 }

@@ -15,7 +15,7 @@ use jizoku_engine::{self as engine, Exit};
 use jizoku_node::runner::{self, Assignment, Phase, Report, Runner};
 use jizoku_node::wire::{StateMessage, StreamMessage};
 use jizoku_streams::ToInstance;
-use jizoku_types::{GatewayId, Instant, Member, NodeId, Span};
+use jizoku_types::{Event, GatewayId, Instant, Member, NodeId, Span};
 use tokio::sync::oneshot;
 
 use super::core;
@@ -274,7 +274,12 @@ impl Running {
                 }
                 self.wiring.core.send(core::report(service, epoch, report));
             }
-            runner::Output::Event(event) => self.wiring.event(event),
+            runner::Output::Event(event) => {
+                if matches!(event, Event::StateMayBeMissing { .. }) {
+                    self.gauge.set_may_be_missing();
+                }
+                self.wiring.event(event);
+            }
         }
     }
 

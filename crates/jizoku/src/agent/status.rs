@@ -47,7 +47,7 @@ pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterSta
         this_node: view.me.node,
         leader: view.leader,
         voters: view.voters.iter().copied().collect(),
-        warnings: warnings(view, &nodes, &services, sights),
+        warnings: warnings(view, agent, &nodes, &services, sights),
         nodes,
         services,
     }
@@ -114,7 +114,7 @@ fn service(view: &View, sights: &Sights, id: ServiceId, one: &ServiceView) -> Se
         verdict: verdict(view, one),
         unprotected: stateful && running && others == 0,
         unreachable: phase == Phase::Unreachable,
-        state_may_be_missing: record.loss_accepted,
+        state_may_be_missing: record.loss_accepted || reading.is_some_and(|r| r.may_be_missing),
         failing: facts.filter(|facts| facts.crashes > 0).map(|facts| Failing {
             times: facts.crashes,
             reason: facts.detail.clone(),
@@ -298,31 +298,70 @@ fn copies(one: &ServiceStatus) -> usize {
     one.holders.iter().filter(|holder| holder.state != HolderState::Silent).count()
 }
 
+/// Whether most of those who decide say that this node is no member. One of them alone may not have
+/// heard yet of a node that has just joined.
+pub(crate) fn is_shut_out(view: &View, by: &BTreeSet<NodeId>) -> bool {
+    let others = view.voters.iter().filter(|voter| **voter != view.me.node).count();
+    let refused = view.voters.iter().filter(|voter| by.contains(voter)).count();
+    view.leader.is_none() && refused * 2 > others
+}
+
+/// Whether a node refuses copies, as far as its last word on that goes.
+fn has_no_room(node: &NodeStatus) -> bool {
+    let full = node.spare.is_some_and(|spare| spare.disk_bytes == 0);
+    full && node.reach != Reach::Unreachable && !node.witness
+}
+
+/// A warning about something.
+fn warning(code: WarningCode, message: impl Into<String>, hint: Option<&str>) -> Warning {
+    Warning { code, message: message.into(), hint: hint.map(String::from) }
+}
+
+/// What is to be said of the nodes, and of who decides.
+fn warnings_of_nodes(view: &View, shut_out: bool, nodes: &[NodeStatus]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if shut_out {
+        let message = "this node was removed from its cluster: the others refuse its key";
+        let hint = "to let it in again: `jizoku leave` here, then `jizoku ticket` on a member, and \
+                    `jizoku join TICKET` here";
+        // What else it knows is of another time.
+        return vec![warning(WarningCode::ShutOut, message, Some(hint))];
+    }
+    if view.cluster.is_some() && view.leader.is_none() {
+        let hint = "it comes back by itself when a majority of voters can reach each other; if \
+                    they are lost for good: `jizoku recover --new-generation` on one survivor";
+        warnings.push(warning(WarningCode::NoMajority, "the catalog has no leader", Some(hint)));
+    }
+    if let Some((code, message, hint)) = too_few(nodes.len()) {
+        warnings.push(warning(code, message, Some(hint)));
+    }
+    if let Some((message, hint)) = mixed_versions(nodes) {
+        warnings.push(warning(WarningCode::MixedVersions, message, Some(hint)));
+    }
+    for node in nodes.iter().filter(|node| node.reach == Reach::Unreachable) {
+        let message = format!("{} can't be reached", node.name);
+        warnings.push(warning(WarningCode::NodeUnreachable, message, None));
+    }
+    for node in nodes.iter().filter(|node| has_no_room(node)) {
+        let message = format!("{}: no room on its disk, so it holds no copies", node.name);
+        let hint = "free some there; `reserve` in [disk] of its config.toml says how much must be";
+        warnings.push(warning(WarningCode::NoRoom, message, Some(hint)));
+    }
+    warnings
+}
+
 fn warnings(
     view: &View,
+    agent: &Agent,
     nodes: &[NodeStatus],
     services: &[ServiceStatus],
     sights: &Sights,
 ) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+    let shut_out = is_shut_out(view, &agent.wiring.shut_out_by());
+    let mut warnings = warnings_of_nodes(view, shut_out, nodes);
     let mut warn = |code, message: String, hint: Option<&str>| {
-        warnings.push(Warning { code, message, hint: hint.map(String::from) });
+        warnings.push(warning(code, message, hint));
     };
-    if view.cluster.is_some() && view.leader.is_none() {
-        let hint = "it comes back by itself when a majority of voters can reach each other; if \
-                    they are lost for good: `jizoku recover --new-generation` on one survivor";
-        warn(WarningCode::NoMajority, "the catalog has no leader".into(), Some(hint));
-    }
-    if let Some((code, message, hint)) = too_few(nodes.len()) {
-        warn(code, message.into(), Some(hint));
-    }
-    if let Some((message, hint)) = mixed_versions(nodes) {
-        warn(WarningCode::MixedVersions, message, Some(hint));
-    }
-    for node in nodes.iter().filter(|node| node.reach == Reach::Unreachable) {
-        let message = format!("{} can't be reached", node.name);
-        warn(WarningCode::NodeUnreachable, message, None);
-    }
     for one in services {
         for (node, sight) in &sights.by_node {
             for (_, why) in sight.closed.iter().filter(|(service, _)| *service == one.service) {
@@ -346,6 +385,10 @@ fn warnings(
             let message = format!("{}: {} of {} copies", one.name, copies(one), one.copies);
             let hint = "its clients wait for answers until `min_copies` nodes hold its state";
             warn(WarningCode::FewCopies, message, waits.then_some(hint));
+        }
+        if one.state_may_be_missing {
+            let message = format!("{}: what was told last may be missing from its state", one.name);
+            warn(WarningCode::StateMayBeMissing, message, None);
         }
         if let Some(failing) = &one.failing {
             let message = format!("{} fails: {}", one.name, failing.reason);
@@ -444,9 +487,8 @@ fn printed(one: &ServiceView, sights: &Sights) -> Vec<String> {
 pub(crate) fn instances(view: &View, sights: &Sights, only: Option<&ServiceName>) -> PsAnswer {
     let wanted =
         |one: &&(&ServiceId, &ServiceView)| only.is_none_or(|name| one.1.record.spec.name == *name);
-    let running = |facts: &ServiceFacts| {
-        matches!(facts.phase, PhaseFact::Serving | PhaseFact::Quiescing)
-    };
+    let running =
+        |facts: &ServiceFacts| matches!(facts.phase, PhaseFact::Serving | PhaseFact::Quiescing);
     let mut instances = Vec::new();
     for (id, one) in view.services.iter().collect::<Vec<_>>().iter().filter(wanted) {
         let record = &one.record;

@@ -4,7 +4,7 @@
 //!
 //! Invariant: frames may be lost here (their protocols repeat them); orders and reports are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(crate) struct Wiring {
     pump: Arc<Pump>,
     /// How often another node said that this one is no member.
     shut_out: AtomicU64,
+    /// Those whose last word that was.
+    shut_out_by: Mutex<BTreeSet<NodeId>>,
     gateway: OnceLock<Gateway>,
     runners: Mutex<BTreeMap<ServiceId, RunnerEntry>>,
 }
@@ -73,6 +75,7 @@ impl Wiring {
             log: Arc::new(log),
             pump,
             shut_out: AtomicU64::new(0),
+            shut_out_by: Mutex::new(BTreeSet::new()),
             gateway: OnceLock::new(),
             runners: Mutex::new(BTreeMap::new()),
         })
@@ -89,8 +92,19 @@ impl Wiring {
     }
 
     /// Another node said that this one is no member.
-    pub(crate) fn count_shut_out(&self) {
+    pub(crate) fn is_shut_out(&self, by: NodeId) {
         self.shut_out.fetch_add(1, Ordering::Relaxed);
+        self.shut_out_by.lock().expect("no panic while locked").insert(by);
+    }
+
+    /// Another node takes this one for a member.
+    pub(crate) fn is_let_in(&self, by: NodeId) {
+        self.shut_out_by.lock().expect("no panic while locked").remove(&by);
+    }
+
+    /// The nodes that said last that this one is no member.
+    pub(crate) fn shut_out_by(&self) -> BTreeSet<NodeId> {
+        self.shut_out_by.lock().expect("no panic while locked").clone()
     }
 
     /// How often that happened.
