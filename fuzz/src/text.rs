@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jizoku_api::doctor::DoctorQuery;
 use jizoku_api::event::{EventsAnswer, EventsQuery};
+use jizoku_api::log::{Emitted, LogLine, LogQuery};
 use jizoku_api::order::*;
 use jizoku_api::service::{InspectQuery, PsQuery};
 use jizoku_api::status::StatusQuery;
@@ -89,6 +90,7 @@ pub(crate) fn api(data: &[u8]) {
         query::<PsQuery>(&pairs);
         query::<EventsQuery>(&pairs);
         query::<DoctorQuery>(&pairs);
+        query::<LogQuery>(&pairs);
     }
     match route {
         Ok(Route::Apply) => order::<ApplyOrder>(body),
@@ -111,6 +113,9 @@ pub(crate) fn api(data: &[u8]) {
         Ok(Route::Ps) => answer::<<PsQuery as Query>::Answer>(body),
         Ok(Route::Events) => answer::<EventsAnswer>(body),
         Ok(Route::Doctor) => answer::<<DoctorQuery as Query>::Answer>(body),
+        Ok(Route::LogEmit) => answer::<Emitted>(body),
+        // Its numbers may be fractions, whose last digit JSON doesn't keep.
+        Ok(Route::Log) => drop(serde_json::from_str::<LogLine>(body)),
         Ok(Route::Metrics) => answer::<ApiError>(body),
     }
 }

@@ -357,7 +357,7 @@ impl Life {
                     running.runner.handle(now, runner::Input::FromHolder { from, message });
                 }
             }
-            StateMessage::Module(_) | StateMessage::Look(_) => {}
+            StateMessage::Module(_) | StateMessage::Look(_) | StateMessage::Log(_) => {}
         }
     }
 

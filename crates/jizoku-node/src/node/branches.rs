@@ -842,7 +842,7 @@ impl Node {
         let new = self.branches.table.hear(self.now, from, notice);
         self.dirty |= new;
         // What is over is so for good; its state may have been read from the disk only now.
-        if !new && !(empty && told_by_opener) {
+        if !(new || empty && told_by_opener) {
             return;
         }
         // Nobody needs what is in another's state, or what nothing was added to.
