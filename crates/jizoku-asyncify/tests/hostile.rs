@@ -41,7 +41,7 @@ fn damaged_modules_are_refused_or_instrumented() {
 /// The validator would make room for so many imports before it looked for the first.
 #[test]
 fn a_section_that_claims_more_items_than_it_has_bytes_is_refused() {
-    let module = b"\0asm\x01\0\0\0\x02\x0c\x8d\xe3\x38\x03env\x04wait\0\0";
+    let module = b"\0asm\x01\0\0\0\x02\x0c\x8d\xeb\x38\x03env\x04wait\0\0";
     let error = instrument(module, &options()).expect_err("12 bytes are no 931,213 imports");
     let InstrumentError::Invalid { message, .. } = &error else { panic!("{error}") };
     assert!(message.contains("can't have 931213 items"), "{message}");
