@@ -294,7 +294,7 @@ async fn ticket(order: TicketOrder, shared: &Shared) -> Result<TicketIssued, Api
 async fn leave(shared: &Shared) -> Result<Done, ApiError> {
     let me = shared.agent.wiring.me.node;
     let view = shared.view().await?;
-    if status::is_shut_out(&view, &shared.agent.wiring.shut_out_by()) {
+    if status::is_shut_out(&view, &shared.agent.wiring) {
         return depart(shared);
     }
     let drains = view.nodes.iter().any(|node| node.node == me && node.record.draining);

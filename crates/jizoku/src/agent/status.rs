@@ -16,6 +16,7 @@ use jizoku_types::{Epoch, Event, Member, NodeId, ServiceId, ServiceName, Span};
 use super::gauge::Reading;
 use super::look::Sights;
 use super::server::Agent;
+use super::wiring::Wiring;
 
 /// The cluster at a glance.
 pub(crate) fn cluster(view: &View, agent: &Agent, sights: &Sights) -> ClusterStatus {
@@ -299,8 +300,13 @@ fn copies(one: &ServiceStatus) -> usize {
 }
 
 /// Whether most of those who decide say that this node is no member. One of them alone may not have
-/// heard yet of a node that has just joined.
-pub(crate) fn is_shut_out(view: &View, by: &BTreeSet<NodeId>) -> bool {
+/// heard yet of a node that has just joined. A node that has not learnt since its start who decides
+/// is one that whoever it knocks at refuses.
+pub(crate) fn is_shut_out(view: &View, wiring: &Wiring) -> bool {
+    let by = wiring.shut_out_by();
+    if view.voters.is_empty() {
+        return !by.is_empty() && wiring.mesh.links().is_empty();
+    }
     let others = view.voters.iter().filter(|voter| **voter != view.me.node).count();
     let refused = view.voters.iter().filter(|voter| by.contains(voter)).count();
     view.leader.is_none() && refused * 2 > others
@@ -357,7 +363,7 @@ fn warnings(
     services: &[ServiceStatus],
     sights: &Sights,
 ) -> Vec<Warning> {
-    let shut_out = is_shut_out(view, &agent.wiring.shut_out_by());
+    let shut_out = is_shut_out(view, &agent.wiring);
     let mut warnings = warnings_of_nodes(view, shut_out, nodes);
     let mut warn = |code, message: String, hint: Option<&str>| {
         warnings.push(warning(code, message, hint));
