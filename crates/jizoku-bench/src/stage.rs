@@ -71,6 +71,7 @@ impl Stage {
         for node in GATEWAYS {
             cluster.add(&["--label", &format!("side=s{node}")]);
         }
+        cluster.wait_until_settled();
         for node in GATEWAYS {
             side(&cluster, node);
         }
@@ -181,6 +182,7 @@ impl Pair {
         for node in 0..RUNNERS {
             cluster.add(&["--label", &format!("side=s{node}")]);
         }
+        cluster.wait_until_settled();
         for node in 0..RUNNERS {
             side(&cluster, node);
         }

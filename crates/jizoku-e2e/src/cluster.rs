@@ -24,6 +24,8 @@ use crate::{build, clients, wait_for};
 const MESH_PORT: u16 = 7645;
 /// How long an agent may take to answer for the first time, on a busy machine.
 const AGENT_WITHIN: Duration = Duration::from_secs(30);
+/// How long new nodes may take to become voters, one after the other.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 /// How long a service may take until it is held: modules are compiled on all nodes at once, and
 /// they share one machine here.
 const HELD_WITHIN: Duration = Duration::from_secs(120);
@@ -92,14 +94,10 @@ impl Cluster {
         Cluster::at(Place::Loopback { network, _claim: claim })
     }
 
-    /// A cluster of so many nodes on machines of their own, all of which see a leader. To be
-    /// called within [`spaces::within`](crate::spaces::within).
+    /// A cluster of so many nodes on machines of their own, all of which see the same voters. To
+    /// be called within [`spaces::within`](crate::spaces::within).
     pub fn apart(spaces: Spaces, count: usize) -> Cluster {
-        let mut cluster = Cluster::at(Place::Apart(spaces));
-        for _ in 0..count {
-            cluster.add(&[]);
-        }
-        cluster
+        Cluster::at(Place::Apart(spaces)).grown(count)
     }
 
     fn at(place: Place) -> Cluster {
@@ -112,13 +110,17 @@ impl Cluster {
         Cluster { place, folder, agents, dresses, timeline: Timeline::default() }
     }
 
-    /// A cluster of so many nodes, all of which see a leader.
+    /// A cluster of so many nodes, all of which see the same voters.
     pub fn start(count: usize) -> Cluster {
-        let mut cluster = Cluster::empty();
+        Cluster::empty().grown(count)
+    }
+
+    fn grown(mut self, count: usize) -> Cluster {
         for _ in 0..count {
-            cluster.add(&[]);
+            self.add(&[]);
         }
-        cluster
+        self.wait_until_settled();
+        self
     }
 
     /// One node more, by `init` or with a ticket of node 0.
@@ -186,6 +188,20 @@ impl Cluster {
             let status: Value = serde_json::from_str(&status.out).ok()?;
             (!status["leader"].is_null()).then_some(())
         });
+    }
+
+    /// Waits until as many nodes vote as should among those that run, for each of these: nodes
+    /// become voters one after the other, and four have no majority with two.
+    pub fn wait_until_settled(&self) {
+        let running: Vec<usize> =
+            (0..self.agents.len()).filter(|node| self.agents[*node].is_some()).collect();
+        let wanted = voters_wanted(running.len());
+        for node in running {
+            wait_for(&format!("{wanted} voters that {} sees", name(node)), SETTLED_WITHIN, || {
+                let voters = self.json(node, &["status"])["voters"].as_array()?.len();
+                (voters == wanted).then_some(())
+            });
+        }
     }
 
     /// Puts a mark on the timeline that a failed test shows.
@@ -484,6 +500,15 @@ impl Cluster {
 /// What a node is called.
 pub fn name(node: usize) -> String {
     format!("n{}", node + 1)
+}
+
+/// How many of so many nodes vote: docs/operating/nodes.md.
+fn voters_wanted(nodes: usize) -> usize {
+    match nodes {
+        0..=2 => nodes,
+        3 | 4 => 3,
+        _ => 5,
+    }
 }
 
 /// The epoch of a service's status, as a number.

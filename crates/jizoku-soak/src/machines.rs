@@ -61,6 +61,7 @@ impl Machines {
         for _ in 0..count {
             machines.add(with_disks);
         }
+        machines.cluster.wait_until_settled();
         if machines.disks.len() == count {
             machines.can.extend([Need::Disk, Need::Machine]);
         }

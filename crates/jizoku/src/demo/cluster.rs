@@ -15,6 +15,7 @@ use jizoku_api::event::{EventsAnswer, EventsQuery};
 use jizoku_api::order::{ApplyOrder, TicketOrder};
 use jizoku_api::service::ServiceStatus;
 use jizoku_api::status::{ClusterStatus, StatusQuery};
+use jizoku_core::placement::voters_wanted;
 use jizoku_manifest::{Manifest, UnknownNode};
 use jizoku_types::NodeId;
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
@@ -55,6 +56,10 @@ impl Cluster {
         for number in 1..=count {
             cluster.add(number)?;
         }
+        // Nodes become voters one after the other, and an even number has a larger majority.
+        let voters = voters_wanted(cluster.agents.len());
+        let settled = |status: &ClusterStatus| status.voters.len() == voters;
+        cluster.wait_for(AGENT_WITHIN, "as many voters as there should be", settled)?;
         Ok(cluster)
     }
 
