@@ -240,6 +240,13 @@ impl Catalog {
         self.services.get(&service)
     }
 
+    /// Whether a takeover of this service may name this node now: a member of this incarnation,
+    /// no witness, not draining, and allowed by the service's placement.
+    pub fn may_be_active(&self, service: ServiceId, member: Member) -> bool {
+        let record = self.services.get(&service);
+        record.is_some_and(|record| self.may_run(&record.spec, member).is_ok())
+    }
+
     /// One service by its name.
     pub fn service_named(&self, name: &ServiceName) -> Option<(ServiceId, &ServiceRecord)> {
         self.services.iter().find(|(_, rec)| rec.spec.name == *name).map(|(id, rec)| (*id, rec))

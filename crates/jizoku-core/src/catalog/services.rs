@@ -128,7 +128,11 @@ impl Catalog {
     }
 
     /// Whether `to` may be active for a service with this spec.
-    fn may_run(&self, spec: &ServiceSpec, to: Member) -> core::result::Result<(), Refusal> {
+    pub(super) fn may_run(
+        &self,
+        spec: &ServiceSpec,
+        to: Member,
+    ) -> core::result::Result<(), Refusal> {
         let node = to.node;
         let member = self.members.get(&node).ok_or(Rejection::NoSuchMember { node })?;
         if member.incarnation != to.incarnation {

@@ -326,12 +326,14 @@ impl Node {
         }
         let not_here = crashes.not_here_until > self.now;
         let worn_out = crashes.count > 0 && crashes.count.is_multiple_of(CRASHES_HERE_MAX);
+        let me = Some(self.me()).filter(|me| self.catalog.may_be_active(service, *me));
         let to = match next {
             Some(Next::Move { to, .. }) => self.successor(service, to, true),
-            _ if not_here || worn_out => self.successor(service, None, true),
+            _ if not_here || worn_out || me.is_none() => self.successor(service, None, true),
             _ => None,
         };
-        let to = to.unwrap_or(self.me());
+        // With nobody who may, it waits until there is somebody.
+        let Some(to) = to.or(me) else { return };
         self.event(Event::TakeoverProposed { service, from: epoch });
         let command = Command::TakeOver { service, expect: epoch, to: Some(to) };
         self.propose(Purpose::TakeOver(service), &command);

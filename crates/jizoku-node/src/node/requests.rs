@@ -83,7 +83,8 @@ impl Node {
     /// A proposal of this node was applied; no outcome: it could not be read.
     pub(super) fn answered(&mut self, id: Option<u64>, outcome: Option<Outcome>) {
         let Some(purpose) = id.and_then(|id| self.purposes.remove(&id)) else { return };
-        self.dirty = true;
+        // What the catalog won't have is not proposed again at once: it would turn in a circle.
+        self.dirty |= !matches!(outcome, Some(Outcome::Rejected { .. }));
         if let (Purpose::Branch(service), Some(Outcome::Rejected { .. })) = (&purpose, &outcome) {
             self.branch_refused(*service);
         }

@@ -3,5 +3,6 @@
 
 mod branches;
 mod sets;
+mod storm;
 mod takeover;
 mod world;

@@ -62,6 +62,37 @@ fn a_drained_node_gives_its_services_away_and_gets_none() {
 }
 
 #[test]
+fn what_crashes_on_a_drained_node_goes_on_elsewhere() {
+    let mut world = World::serving(5, stop());
+    // It crashes, and is drained before it is started again; whoever else holds it is gone.
+    let holders: Vec<u8> = world.holders(1).into_iter().filter(|n| *n != 1).collect();
+    holders.iter().for_each(|n| world.kill(*n));
+    let before = world.proposals;
+    world.crash(1);
+    world.request(1, Command::SetDraining { node: id(1), draining: true });
+    world.run(Span::secs(10));
+    let active = world.active().expect("somebody");
+    assert!(active != 1 && world.runs(active) == Some(world.record().epoch));
+    assert!(world.proposals - before < 50, "{} proposals", world.proposals - before);
+}
+
+#[test]
+fn nobody_who_may_run_it_is_waited_for_in_peace() {
+    let mut world = World::serving(3, stop());
+    let before = world.proposals;
+    world.crash(1);
+    for n in 1..=3 {
+        world.request(1, Command::SetDraining { node: id(n), draining: true });
+    }
+    world.run(Span::secs(10));
+    assert!(world.proposals - before < 50, "{} proposals", world.proposals - before);
+    assert_eq!(world.running(), []);
+    world.request(1, Command::SetDraining { node: id(3), draining: false });
+    world.run(Span::secs(10));
+    assert_eq!(world.running(), [(3, world.record().epoch)]);
+}
+
+#[test]
 fn a_held_service_is_taken_from_its_node_and_another_one_is_quiesced_first() {
     let free = ServiceSpec { output: OutputMode::Free, ..stop() };
     for (spec, quiesced) in [(stop(), 0), (free, 1)] {

@@ -207,6 +207,14 @@ impl World {
         self.settle();
     }
 
+    pub(super) fn is_up(&self, n: u8) -> bool {
+        self.up.contains_key(&n)
+    }
+
+    pub(super) fn count_up(&self) -> usize {
+        self.up.len()
+    }
+
     fn group(&self, n: u8) -> Vec<u8> {
         let group = self.groups.iter().find(|group| group.contains(&n)).expect("in a group");
         group.iter().copied().filter(|peer| *peer != n && self.up.contains_key(peer)).collect()
