@@ -10,7 +10,9 @@
 //!
 //! Invariants
 //! - Without a current report nothing is taken, unless loss was accepted or the whole cluster was
-//!   restarted; then what is taken is marked: something may be missing.
+//!   restarted; then what is taken is marked: something may be missing. Who is away is waited for
+//!   only for a time with `durable = "memory"`, since nobody may be current then; with "disk" who
+//!   is away has all, so what others have instead (damaged copies) is taken only when all answered.
 //! - A member is current in the incarnation that the set names; also in a later one, if it kept a
 //!   verified copy and had flushed all that it acknowledged (`durable = "disk"`, then).
 //! - All that is fetched is verified from the reported root down.
@@ -26,6 +28,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
 
+use jizoku_types::spec::Durability;
 use jizoku_types::{
     BranchId, ByteCount, Channel, CheckpointId, Epoch, Incarnation, Instant, Member, NodeId, Span,
 };
@@ -75,10 +78,10 @@ pub enum Input {
     },
     /// An operator accepts that what no current member reports may be lost.
     AcceptLoss,
-    /// All nodes were restarted, so perhaps nobody is current: wait for every member this long, and
-    /// take the highest that anybody has.
+    /// All nodes were restarted, so perhaps nobody is current: wait for every member, and take the
+    /// highest that anybody has.
     WholeClusterRestarted {
-        /// How long.
+        /// How long, unless all was flushed.
         wait: Span,
     },
     /// Time passed.
@@ -176,6 +179,8 @@ pub struct Collector {
     given_up: BTreeSet<(CheckpointId, Digest)>,
     first_current: Option<Instant>,
     accepted: Option<Instant>,
+    restarted: bool,
+    /// Until when members are waited for after a restart of all.
     restart_until: Option<Instant>,
     /// When decisions were looked at last: what was due by then need not be waited for.
     looked: Instant,
@@ -230,6 +235,7 @@ impl Collector {
             given_up: BTreeSet::new(),
             first_current: None,
             accepted: None,
+            restarted: false,
             restart_until: None,
             looked: now,
             told_missing: None,
@@ -315,7 +321,12 @@ impl Collector {
                 self.accepted.get_or_insert(now);
             }
             Input::WholeClusterRestarted { wait } => {
-                self.restart_until.get_or_insert(now + wait);
+                self.restarted = true;
+                // The copies of another branch may have been made without a flush.
+                let flushed = self.terms.durable == Durability::Disk && self.seal == Ask::Seal;
+                if !flushed {
+                    self.restart_until.get_or_insert(now + wait);
+                }
             }
             Input::Tick => {}
         }
@@ -439,7 +450,7 @@ impl Collector {
             return;
         }
         let accepted = self.accepted.is_some() && all_answered;
-        let nobody_missing = self.restart_until.is_some() && self.asked.is_empty();
+        let nobody_missing = self.restarted && self.asked.is_empty();
         let waited_enough =
             past(self.accepted, ACCEPT_WAIT) || past(self.restart_until, Span::ZERO);
         if accepted || nobody_missing || waited_enough {

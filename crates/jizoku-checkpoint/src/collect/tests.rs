@@ -235,6 +235,27 @@ fn after_a_restart_of_all_every_member_is_waited_for() {
 }
 
 #[test]
+fn with_disk_damaged_copies_wait_for_who_is_away() {
+    let wait = Span::secs(30);
+    let away = Output::Unreachable { missing: set().into_iter().collect() };
+    let mut desk = Desk::new(DISK, &set(), vec![point(1, 8)]);
+    desk.input(Input::WholeClusterRestarted { wait });
+    // Two have damaged copies; whatever was told to clients is with the third.
+    desk.report(member(2, 2), &point(1, 7), false);
+    desk.report(member(3, 2), &point(1, 8), false);
+    assert_eq!(desk.tick(30_000), [away]);
+    assert!(desk.tick(300_000).is_empty());
+    assert!(desk.report(member(4, 2), &point(1, 9), true).is_empty());
+    assert_eq!(desk.asked(), [node(4)].into(), "it is fetched");
+    // If its copy is damaged too, nobody is left to be waited for.
+    let mut desk = Desk::new(DISK, &set(), vec![point(1, 8)]);
+    desk.input(Input::WholeClusterRestarted { wait });
+    desk.report(member(2, 2), &point(1, 7), false);
+    desk.report(member(3, 2), &point(1, 8), false);
+    assert_eq!(desk.report(member(4, 2), &point(1, 6), false), collected(&point(1, 8), true));
+}
+
+#[test]
 fn what_has_passed_is_not_waited_for() {
     let mut desk = Desk::new(MEMORY, &set(), Vec::new());
     desk.input(Input::WholeClusterRestarted { wait: Span::secs(30) });
