@@ -6,6 +6,7 @@ use jizoku_api::doctor::DoctorQuery;
 use jizoku_api::event::{EventsAnswer, EventsQuery};
 use jizoku_api::log::{Emitted, LogLine, LogQuery};
 use jizoku_api::order::*;
+use jizoku_api::run::{CancelOrder, FlowsAnswer, FlowsQuery, RunLine, RunOrder};
 use jizoku_api::service::{InspectQuery, PsQuery};
 use jizoku_api::status::StatusQuery;
 use jizoku_api::{ApiError, Order, Query, Route, Ticket};
@@ -91,6 +92,7 @@ pub(crate) fn api(data: &[u8]) {
         query::<EventsQuery>(&pairs);
         query::<DoctorQuery>(&pairs);
         query::<LogQuery>(&pairs);
+        query::<FlowsQuery>(&pairs);
     }
     match route {
         Ok(Route::Apply) => order::<ApplyOrder>(body),
@@ -105,6 +107,11 @@ pub(crate) fn api(data: &[u8]) {
         Ok(Route::Join) => order::<JoinOrder>(body),
         Ok(Route::Leave) => order::<LeaveOrder>(body),
         Ok(Route::Remove) => order::<RemoveOrder>(body),
+        Ok(Route::Cancel) => order::<CancelOrder>(body),
+        Ok(Route::Run) => {
+            order::<RunOrder>(body);
+            answer::<RunLine>(body);
+        }
         // Raw bytes: see the target `module`.
         Ok(Route::Module) | Err(_) => {}
         // What clients read of it.
@@ -112,6 +119,7 @@ pub(crate) fn api(data: &[u8]) {
         Ok(Route::Inspect) => answer::<<InspectQuery as Query>::Answer>(body),
         Ok(Route::Ps) => answer::<<PsQuery as Query>::Answer>(body),
         Ok(Route::Events) => answer::<EventsAnswer>(body),
+        Ok(Route::Flows) => answer::<FlowsAnswer>(body),
         Ok(Route::Doctor) => answer::<<DoctorQuery as Query>::Answer>(body),
         Ok(Route::LogEmit) => answer::<Emitted>(body),
         // Its numbers may be fractions, whose last digit JSON doesn't keep.

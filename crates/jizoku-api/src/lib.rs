@@ -7,6 +7,7 @@
 //! - [`status`], [`service`]: what the cluster looks like
 //! - [`order`]: what can be asked for
 //! - [`plan`]: what an `apply` would change
+//! - [`run`]: running flows of scripts
 //! - [`event`]: the stream of events
 //! - [`doctor`]: what this machine can and cannot run
 //! - [`ticket`]: the text that lets a node in
@@ -39,6 +40,7 @@ pub mod log;
 pub mod order;
 pub mod plan;
 pub mod route;
+pub mod run;
 pub mod service;
 mod spec;
 pub mod status;

@@ -86,6 +86,12 @@ routes! {
     Log Get "/v1/log",
     /// Takes records, one object of JSON in a line.
     LogEmit Post "/v1/log/emit",
+    /// Binds a flow of a script and runs it. Answers lines of JSON, each a `RunLine`.
+    Run Post "/v1/run",
+    /// Ends a flow as failed.
+    Cancel Post "/v1/cancel",
+    /// The flows that are under way.
+    Flows Get "/v1/flows",
     /// What this machine can and cannot run.
     Doctor Get "/v1/doctor",
     /// Metrics in Prometheus' form.

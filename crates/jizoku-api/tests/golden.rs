@@ -13,6 +13,7 @@ use jizoku_api::log::*;
 use jizoku_api::order::*;
 use jizoku_api::plan::{Action, ApplyPlan, Effect, changes};
 use jizoku_api::route::pairs_of;
+use jizoku_api::run::*;
 use jizoku_api::service::*;
 use jizoku_api::status::*;
 use jizoku_api::{ApiError, ErrorCode, Order, Query, Route};
@@ -461,9 +462,76 @@ fn every_order_has_its_own_route() {
         JoinOrder::ROUTE,
         LeaveOrder::ROUTE,
         RemoveOrder::ROUTE,
+        CancelOrder::ROUTE,
+        RunOrder::ROUTE,
     ];
     let different: std::collections::BTreeSet<_> = routes.iter().collect();
     assert_eq!(different.len(), routes.len());
-    // Beside the orders: six queries, the module's bytes, lines of the log, the metrics' text.
-    assert_eq!(Route::ALL.len(), routes.len() + 9);
+    // Beside the orders: seven queries, the module's bytes, lines of the log, the metrics' text.
+    assert_eq!(Route::ALL.len(), routes.len() + 10);
+}
+
+#[test]
+fn runs() {
+    let order = RunOrder {
+        name: "heal.jz".to_owned(),
+        script: "flow heal { pause 1s }".to_owned(),
+        flow: Some("heal".to_owned()),
+        arguments: vec![("port".to_owned(), "8080".to_owned())],
+        role: Some("operator".to_owned()),
+        dry_run: false,
+    };
+    golden("run", &order);
+    let task = TaskLine {
+        step: 1,
+        task: "restart".to_owned(),
+        node: "alpha".to_owned(),
+        attempt: 0,
+        state: "failed".to_owned(),
+        symbol: "call_failed".to_owned(),
+        detail: "unit.restart: no".to_owned(),
+        took_us: 1_200,
+    };
+    let plan = RunPlan {
+        id: format!("{:032x}", 7),
+        flow: "heal".to_owned(),
+        synchronised: true,
+        role: "operator".to_owned(),
+        needs: vec!["unit.control".to_owned()],
+        nodes: vec![PlanNode { node: "alpha".to_owned(), tasks: vec!["restart".to_owned()] }],
+    };
+    let bound = NodeBound {
+        node: "alpha".to_owned(),
+        ok: false,
+        why: "the script can't be run there".to_owned(),
+        problems: vec![":1:1: no".to_owned()],
+    };
+    let end = RunEnd {
+        ok: false,
+        why: "call_failed on alpha".to_owned(),
+        ran: true,
+        problems: Vec::new(),
+        took_us: 3_400,
+    };
+    let lines = vec![
+        RunLine::Plan(plan),
+        RunLine::Bound(bound),
+        RunLine::Task(task),
+        RunLine::Met("web.up".to_owned()),
+        RunLine::End(end),
+    ];
+    golden("run_lines", &lines);
+    golden("cancel", &CancelOrder { id: "7f3a".to_owned() });
+    let flow = FlowStatus {
+        id: format!("{:032x}", 7),
+        flow: "heal".to_owned(),
+        controller: "alpha".to_owned(),
+        who: "root".to_owned(),
+        role: "admin".to_owned(),
+        synchronised: false,
+        nodes: vec!["alpha".to_owned(), "beta".to_owned()],
+        tasks: (1, 2),
+        age_ms: 1_500,
+    };
+    golden("flows", &FlowsAnswer { flows: vec![flow], silent: vec!["gamma".to_owned()] });
 }

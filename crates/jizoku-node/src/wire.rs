@@ -52,6 +52,8 @@ pub enum StateMessage {
     Look(LookMessage),
     /// To a node's log pool, in the form of the agents; nodes don't look into it.
     Log(Vec<u8>),
+    /// To whoever runs scripts on a node, likewise.
+    Script(Vec<u8>),
 }
 
 /// What only another node can see, for people. Nothing is decided by it.

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::check::{Checked, check_tree};
-use crate::compile::compile;
+use crate::compile::{compile, compile_value};
 use crate::limits::SOURCE_MAX;
 use crate::offer::{Fields, Offer};
 use crate::permission::Permissions;
@@ -91,6 +91,51 @@ impl Script {
         })
     }
 
+    /// The fields of an event that the script may use.
+    pub fn fields(&self, event: &str) -> Option<&Fields> {
+        self.events.iter().find(|(name, _)| name == event).map(|(_, fields)| fields)
+    }
+
+    /// Whether a function may be called: its name stands somewhere in the text.
+    pub fn mentions(&self, function: &str) -> bool {
+        self.text.contains(function)
+    }
+
+    /// Names of the flows, in the order of the text.
+    pub fn flows(&self) -> impl Iterator<Item = &str> {
+        self.tree.items.iter().filter_map(|item| match item {
+            Item::Flow(flow) => Some(flow.name.of(&self.text)),
+            _ => None,
+        })
+    }
+
+    /// An argument of a flow from what a person typed: a text as it is, all else as it is written
+    /// in scripts. What is wrong is said for people.
+    pub fn argument(&self, flow: &str, name: &str, typed: &str) -> Result<Value, String> {
+        let params = self.tree.items.iter().find_map(|item| match item {
+            Item::Flow(tree) if tree.name.of(&self.text) == flow => Some(&tree.params),
+            _ => None,
+        });
+        let params = params.ok_or_else(|| format!("the script has no flow `{flow}`"))?;
+        let param = params.iter().find(|param| param.name.of(&self.text) == name);
+        let param = param.ok_or_else(|| format!("`{flow}` has no parameter `{name}`"))?;
+        let kind = type_of(&self.text, &param.kind);
+        if kind.present().unwrap_or(kind) == Type::STR {
+            return Ok(Value::text(typed));
+        }
+        // What stands for a default is a value and nothing else.
+        let text = format!("flow typed(value: {kind} = {typed}) {{ pause 1s }}");
+        let wrong = |why: &str| format!("`{typed}` is no {kind}: {why}");
+        let script = Script::read(&text, &Offer::unknown(), None)
+            .map_err(|problems| wrong(problems.first().map_or("", |p| p.message.as_str())))?;
+        let [Item::Flow(tree)] = script.tree.items.as_slice() else { return Err(wrong("")) };
+        let [Param { default: Some(value), .. }] = tree.params.as_slice() else {
+            return Err(wrong(""));
+        };
+        let value = Run::result(compile_value(&script, &[], value)?, Vec::new())?;
+        Ok(value.widened(kind))
+    }
+
     /// One run of a monitor.
     pub fn monitor(&self, name: &str, permissions: Permissions) -> Result<Run, String> {
         let monitor = self.tree.items.iter().find_map(|item| match item {
@@ -150,5 +195,33 @@ pub(crate) fn type_of(text: &str, name: &TypeName) -> Type {
         TypeName::Named(place) => Type::named(place.of(text)).unwrap_or(Type::ANY),
         TypeName::List(inner) => type_of(text, inner).list(),
         TypeName::Optional(inner) => type_of(text, inner).optional(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn arguments_are_read_as_their_parameters_want_them() {
+        let text = "flow f(a: str, b: int, c: [str], d: duration, e: float?) { pause 1s }";
+        let script = Script::read(text, &Offer::unknown(), None).unwrap();
+        assert!(script.flows().eq(["f"]));
+        let list = Value::list(vec![Value::text("x"), Value::text("y")]);
+        for (name, typed, value) in [
+            ("a", "8080", Value::text("8080")),
+            ("b", "8080", Value::Int(8080)),
+            ("c", "[\"x\", \"y\"]", list),
+            ("d", "1m30s", Value::Duration(90_000_000_000)),
+            ("e", "2", Value::Float(2.0)),
+        ] {
+            assert_eq!(script.argument("f", name, typed), Ok(value), "{name}");
+        }
+        for (name, typed) in
+            [("b", "x"), ("b", "1, c: int = 2"), ("b", "1) { } task t("), ("z", "")]
+        {
+            assert!(script.argument("f", name, typed).is_err(), "{name} {typed}");
+        }
     }
 }

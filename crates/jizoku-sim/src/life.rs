@@ -357,7 +357,10 @@ impl Life {
                     running.runner.handle(now, runner::Input::FromHolder { from, message });
                 }
             }
-            StateMessage::Module(_) | StateMessage::Look(_) | StateMessage::Log(_) => {}
+            StateMessage::Module(_)
+            | StateMessage::Look(_)
+            | StateMessage::Log(_)
+            | StateMessage::Script(_) => {}
         }
     }
 

@@ -11,7 +11,7 @@
 //! - [`server`], [`status`], [`metrics`], [`events`], [`journal`], [`load`], [`gauge`], [`look`]:
 //!   what people see
 //! - [`address`]: where to listen; [`user`]: as whom commands run
-//! - [`log`]: this node's log pool
+//! - [`log`]: this node's log pool; [`script`]: scripts that run here, and flows
 //! - [`notify`]: what systemd is told
 //!
 //! Invariant: the agent ends as a whole. If the core thread ends, everything does.
@@ -39,6 +39,7 @@ mod peers;
 mod probe;
 mod pump;
 mod running;
+mod script;
 mod server;
 mod standby;
 mod status;
@@ -79,6 +80,7 @@ use self::output::OutputRing;
 use self::peers::{Addresses, Peers};
 use self::probe::{Eyes, Probe};
 use self::running::Starter;
+use self::script::Scripts;
 use self::standby::Standby;
 use self::wiring::Wiring;
 
@@ -132,14 +134,7 @@ async fn start_and_wait(
     let wiring = Wiring::new(me, mesh.handle(), ends, config.log, make_log(me, &config));
     wiring.event(jizoku_types::Event::AgentStarted { incarnation });
 
-    let modules = Modules::new(Blobs::of(&folder));
-    modules.set_mesh(mesh.handle());
-    let (engines, kept) = Engines::new(Arc::clone(&modules), folder.path());
-    if let Err(why) = kept {
-        let what = format!("compiled code can't be kept: {why}");
-        wiring.event(jizoku_types::Event::Trouble { what });
-    }
-    let engines = Arc::new(engines);
+    let (modules, engines) = make_engines(&folder, &mesh, &wiring);
     let output = Arc::new(OutputRing::default());
 
     let standby = Standby::start(Arc::clone(&engines))?;
@@ -159,7 +154,8 @@ async fn start_and_wait(
     let known = Peers::new(me, early, keep);
     let core = Core::new(node, consensus, log, Arc::clone(&wiring), starter, probes, known);
     let ended = run_core(core, core_box)?;
-    dispatch(mail, &wiring, &modules, (&look, &output));
+    let scripts = Scripts::new(me);
+    dispatch(mail, &wiring, &modules, (&look, &output, &scripts));
     let folder = Arc::new(folder);
     tokio::spawn(tell_load(Arc::clone(&folder), config.clone(), core_in.clone()));
     tokio::spawn(keep_members(Arc::clone(&folder), file.cluster, kept));
@@ -168,20 +164,45 @@ async fn start_and_wait(
     tokio::spawn(tell_pending(Arc::clone(&folder), file, myself, core_in.clone()));
     let listening = mesh.addresses().to_vec();
     let wires = Arc::clone(&wiring);
-    let agent =
-        server::Agent { wiring: wires, modules, engines, output, look, folder, config, listening };
+    let agent = server::Agent {
+        wiring,
+        scripts,
+        modules,
+        engines,
+        output,
+        look,
+        folder,
+        config,
+        listening,
+    };
     let stop = server::start(agent).await?;
     notify::ready(&core_in);
     let result = wait(ended, stop).await;
     core_in.send(CoreMessage::Stop);
     holder_in.send(HolderMessage::Stop);
+    wind_down(mesh, &wires).await;
+    result
+}
+
+/// Ends what serves and is written to.
+async fn wind_down(mesh: Mesh, wiring: &Wiring) {
     for runner in wiring.runners() {
         let stop = jizoku_node::runner::Input::Stop;
         runner.send(running::RunnerMessage::Runner(stop));
     }
     mesh.close().await;
     wiring.journal.finish(WRITTEN_WITHIN);
-    result
+}
+
+fn make_engines(folder: &DataFolder, mesh: &Mesh, wiring: &Wiring) -> (Arc<Modules>, Arc<Engines>) {
+    let modules = Modules::new(Blobs::of(folder));
+    modules.set_mesh(mesh.handle());
+    let (engines, kept) = Engines::new(Arc::clone(&modules), folder.path());
+    if let Err(why) = kept {
+        let what = format!("compiled code can't be kept: {why}");
+        wiring.event(jizoku_types::Event::Trouble { what });
+    }
+    (modules, Arc::new(engines))
 }
 
 fn make_log(me: Member, config: &NodeConfig) -> LogPool {
@@ -305,11 +326,12 @@ fn dispatch(
     mail: MeshMailbox,
     wiring: &Arc<Wiring>,
     modules: &Arc<Modules>,
-    (look, output): (&Arc<Look>, &Arc<OutputRing>),
+    (look, output, scripts): (&Arc<Look>, &Arc<OutputRing>, &Arc<Scripts>),
 ) {
     let MeshMailbox { events, mut consensus, mut control, mut streams, mut state, mut bulk } = mail;
     tokio::spawn(mesh_events(events, Arc::clone(wiring)));
     tokio::spawn(Arc::clone(&wiring.log).run(Arc::clone(wiring)));
+    tokio::spawn(Arc::clone(scripts).sweep(Arc::clone(wiring)));
     let core = wiring.core.clone();
     tokio::spawn(async move {
         while let Some(frame) = consensus.recv().await {
@@ -336,6 +358,7 @@ fn dispatch(
     });
     let (wires, keeper) = (Arc::clone(wiring), modules::keeping(modules));
     let (look, output) = (Arc::clone(look), Arc::clone(output));
+    let scripts = Arc::clone(scripts);
     tokio::spawn(async move {
         loop {
             let frame = tokio::select! {
@@ -350,6 +373,7 @@ fn dispatch(
                     look.take(frame.from, message, &wires, &output);
                 }
                 Ok(StateMessage::Log(bytes)) => wires.log.take(frame.from, &bytes, &wires),
+                Ok(StateMessage::Script(bytes)) => scripts.take(frame.from, &bytes, &wires),
                 Ok(message) => wires.take_state(frame.from, message),
                 Err(_) => {}
             }

@@ -8,6 +8,7 @@ mod events;
 mod format;
 mod log;
 mod progress;
+mod run;
 mod script;
 mod service;
 mod status;
@@ -92,6 +93,12 @@ enum Verb {
     Log(log::Log),
     /// Print metrics in Prometheus' form.
     Metrics,
+    /// Run a flow of a script, and show how it goes.
+    Run(run::Run),
+    /// List the flows that are under way.
+    Flows,
+    /// End a flow as failed: its tasks are stopped.
+    Cancel(run::Cancel),
     /// Check scripts, and show what they need.
     Check(script::Check),
     /// Format scripts.
@@ -234,6 +241,9 @@ async fn call(verb: Verb, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Inspect(named) => named.inspect(context).await,
         Verb::Events(events) => events.run(context).await,
         Verb::Log(log) => log.run(context).await,
+        Verb::Run(run) => run.run(context).await,
+        Verb::Flows => run::flows(context).await,
+        Verb::Cancel(cancel) => cancel.run(context).await,
         Verb::Metrics => status::metrics(context).await,
         Verb::Doctor => status::doctor(context).await,
         Verb::Up(_)

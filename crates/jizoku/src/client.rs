@@ -105,9 +105,33 @@ impl Client {
     pub(crate) async fn lines(
         &self,
         target: &str,
+        seen: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), CallError> {
+        self.stream(Method::Get, target, Vec::new(), seen).await
+    }
+
+    /// Orders something that is answered by lines, likewise.
+    pub(crate) async fn order_lines<O: Order>(
+        &self,
+        order: &O,
+        mut seen: impl FnMut(O::Answer),
+    ) -> Result<(), CallError> {
+        let body = serde_json::to_vec(order).expect("orders can be written as JSON");
+        let seen = |line: &[u8]| {
+            seen(serde_json::from_slice(line).map_err(|error| error.to_string())?);
+            Ok(())
+        };
+        self.stream(O::ROUTE.method(), O::ROUTE.path(), body, seen).await
+    }
+
+    async fn stream(
+        &self,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
         mut seen: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<(), CallError> {
-        let (response, connection) = self.request(Method::Get, target, Vec::new()).await?;
+        let (response, connection) = self.request(method, target, body).await?;
         let status = response.status();
         let mut body = response.into_body();
         if !status.is_success() {

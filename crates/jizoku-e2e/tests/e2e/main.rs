@@ -15,4 +15,5 @@ mod planned;
 mod poison;
 mod recover;
 mod restart;
+mod scripts;
 mod two_nodes;

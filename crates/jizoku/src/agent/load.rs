@@ -17,7 +17,7 @@ pub(crate) struct CpuTime {
 /// Reads the load; `before` is the last reading of the processors.
 pub(crate) fn read(data: &Path, reserve: ByteCount, before: &mut CpuTime) -> Load {
     let mut load = Load::default();
-    if let Some(now) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(cpu_time) {
+    if let Some(now) = CpuTime::now() {
         let total = now.total.saturating_sub(before.total).max(1);
         let idle = now.idle.saturating_sub(before.idle);
         load.cpu_free_permille = u16::try_from(idle * 1000 / total).unwrap_or(1000);
@@ -34,6 +34,21 @@ pub(crate) fn read(data: &Path, reserve: ByteCount, before: &mut CpuTime) -> Loa
         Err(_) => load.disk_ok = false,
     }
     load
+}
+
+impl CpuTime {
+    /// The time now, if it can be read.
+    pub(crate) fn now() -> Option<CpuTime> {
+        fs::read_to_string("/proc/stat").ok().as_deref().and_then(cpu_time)
+    }
+
+    /// The share of busy time since an earlier reading, in percent; none: no tick went by.
+    #[allow(clippy::cast_precision_loss, reason = "a share is wanted")]
+    pub(crate) fn busy_since(self, before: CpuTime) -> Option<f64> {
+        let total = self.total.saturating_sub(before.total);
+        let idle = self.idle.saturating_sub(before.idle).min(total);
+        (total > 0).then(|| (total - idle) as f64 * 100.0 / total as f64)
+    }
 }
 
 fn cpu_time(stat: &str) -> Option<CpuTime> {

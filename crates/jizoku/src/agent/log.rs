@@ -217,6 +217,11 @@ impl LogPool {
         matches!(waited.await, Ok(Ok(_)))
     }
 
+    /// Whether another node is there that important records are copied to.
+    pub(crate) fn has_partner(&self) -> bool {
+        self.lock().copier.has_partner()
+    }
+
     /// Something happened that may change who can be reached.
     pub(crate) fn saw(&self, event: &Event) {
         if matches!(

@@ -22,7 +22,9 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use jizoku_api::event::{EVENTS_MAX, EventsAnswer, EventsQuery, WAIT_MAX_MS};
 use jizoku_api::log::{LogLine, LogQuery};
+use jizoku_api::order::Done;
 use jizoku_api::route::{BODY_MAX, EMIT_MAX, MODULE_MAX, pairs_of};
+use jizoku_api::run::{CancelOrder, FlowsQuery, RunLine, RunOrder};
 use jizoku_api::service::{InspectQuery, PsQuery};
 use jizoku_api::status::StatusQuery;
 use jizoku_api::{ApiError, ErrorCode, Order, Query, Route};
@@ -38,8 +40,9 @@ use super::engines::Engines;
 use super::look::{Look, Sights};
 use super::modules::Modules;
 use super::output::OutputRing;
+use super::script::Scripts;
 use super::wiring::Wiring;
-use super::{ask, metrics, orders, status};
+use super::{ask, metrics, orders, status, user};
 
 /// Lines of an answer that wait for their reader.
 const LINES_MAX: usize = 256;
@@ -55,6 +58,7 @@ fn ending() -> ApiError {
 /// What answering needs.
 pub(crate) struct Agent {
     pub(crate) wiring: Arc<Wiring>,
+    pub(crate) scripts: Arc<Scripts>,
     pub(crate) modules: Arc<Modules>,
     pub(crate) engines: Arc<Engines>,
     pub(crate) output: Arc<OutputRing>,
@@ -89,10 +93,11 @@ pub(crate) async fn start(agent: Agent) -> Result<oneshot::Receiver<()>, String>
                 continue;
             };
             let shared = Arc::clone(&shared);
+            let uid = stream.peer_cred().ok().map(|peer| peer.uid());
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
                     let shared = Arc::clone(&shared);
-                    async move { Ok::<_, Infallible>(answer(request, &shared).await) }
+                    async move { Ok::<_, Infallible>(answer(request, uid, &shared).await) }
                 });
                 let http = hyper::server::conn::http1::Builder::new();
                 // A client that goes away in the middle is its own business.
@@ -171,14 +176,14 @@ fn socket_path(agent: &Agent) -> PathBuf {
 }
 
 /// What an answer consists of: bytes that are there, or lines as they come.
-type Content = Either<Full<Bytes>, Streamed>;
+type Content = Either<Full<Bytes>, Either<Streamed<LogLine>, Streamed<RunLine>>>;
 
 /// Lines of JSON, as they come.
-struct Streamed {
-    lines: mpsc::Receiver<LogLine>,
+struct Streamed<T> {
+    lines: mpsc::Receiver<T>,
 }
 
-impl hyper::body::Body for Streamed {
+impl<T: Serialize> hyper::body::Body for Streamed<T> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -201,7 +206,7 @@ impl hyper::body::Body for Streamed {
 }
 
 /// Checks a query and begins to answer it.
-fn log_query(target: &str, shared: &Shared) -> Result<Streamed, ApiError> {
+fn log_query(target: &str, shared: &Shared) -> Result<Streamed<LogLine>, ApiError> {
     let LogQuery { query: text } = LogQuery::from_pairs(&pairs_of(target)?)?;
     let log = Arc::clone(&shared.agent.wiring.log);
     let parsed = {
@@ -218,20 +223,37 @@ fn log_query(target: &str, shared: &Shared) -> Result<Streamed, ApiError> {
     Ok(Streamed { lines })
 }
 
-async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Content> {
+/// Begins to run a flow.
+async fn run(
+    request: Request<Incoming>,
+    uid: Option<u32>,
+    shared: &Shared,
+) -> Result<Streamed<RunLine>, ApiError> {
+    let order: RunOrder = parse(&body(request, BODY_MAX).await?)?;
+    let Agent { scripts, wiring, .. } = &shared.agent;
+    Ok(Streamed { lines: scripts.start(order, user::called(uid), wiring) })
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    uid: Option<u32>,
+    shared: &Shared,
+) -> Response<Content> {
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-    if Route::find(request.method().as_str(), &target) == Ok(Route::Log) {
-        return match log_query(&target, shared) {
-            Ok(lines) => {
-                let mut response = Response::new(Either::Right(lines));
-                let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
-                response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
-                response
-            }
-            Err(error) => refused(&error).map(Either::Left),
-        };
+    let lines = match Route::find(request.method().as_str(), &target) {
+        Ok(Route::Log) => log_query(&target, shared).map(Either::Left),
+        Ok(Route::Run) => run(request, uid, shared).await.map(Either::Right),
+        _ => return whole(request, uid, shared).await.map(Either::Left),
+    };
+    match lines {
+        Ok(lines) => {
+            let mut response = Response::new(Either::Right(lines));
+            let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
+            response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+            response
+        }
+        Err(error) => refused(&error).map(Either::Left),
     }
-    whole(request, shared).await.map(Either::Left)
 }
 
 fn refused(error: &ApiError) -> Response<Full<Bytes>> {
@@ -242,8 +264,12 @@ fn refused(error: &ApiError) -> Response<Full<Bytes>> {
     response
 }
 
-async fn whole(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
-    match route(request, shared).await {
+async fn whole(
+    request: Request<Incoming>,
+    uid: Option<u32>,
+    shared: &Shared,
+) -> Response<Full<Bytes>> {
+    match route(request, uid, shared).await {
         Ok(body) => {
             let mut response = Response::new(Full::new(body.bytes));
             let kind = hyper::header::HeaderValue::from_static(body.kind);
@@ -259,7 +285,11 @@ pub(crate) struct Body {
     kind: &'static str,
 }
 
-async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiError> {
+async fn route(
+    request: Request<Incoming>,
+    uid: Option<u32>,
+    shared: &Shared,
+) -> Result<Body, ApiError> {
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let route = Route::find(request.method().as_str(), &target)?;
     let pairs = pairs_of(&target)?;
@@ -286,6 +316,18 @@ async fn route(request: Request<Incoming>, shared: &Shared) -> Result<Body, ApiE
             json(&status::instances(&view, &sights, query.service.as_ref()))
         }
         Route::Events => json(&events(&EventsQuery::from_pairs(&pairs)?, shared).await?),
+        Route::Flows => {
+            FlowsQuery::from_pairs(&pairs)?;
+            let Agent { scripts, wiring, .. } = &shared.agent;
+            json(&scripts.flows(wiring).await.ok_or_else(ending)?)
+        }
+        Route::Cancel => {
+            let CancelOrder { id } = parse(&body(request, BODY_MAX).await?)?;
+            let Agent { scripts, wiring, .. } = &shared.agent;
+            let cancelled = scripts.cancel(&id, &user::called(uid), wiring).await;
+            let id = cancelled.map_err(|why| ApiError::new(ErrorCode::Refused, why))?;
+            json(&Done { notes: vec![format!("{id} is being cancelled")] })
+        }
         Route::Doctor => {
             let data = shared.agent.folder.path();
             json(&crate::doctor::examine_with(data, shared.agent.engines.wasm()))

@@ -31,6 +31,28 @@ pub(crate) fn ids_of(wanted: Option<&str>) -> Result<Option<(u32, u32)>, String>
     found.map(Some).ok_or_else(|| format!("there is no user `{name}` in /etc/passwd on this node"))
 }
 
+/// What the user with this number is called here; the number, if nobody has it.
+pub(crate) fn called(uid: Option<u32>) -> String {
+    let Some(uid) = uid else { return "somebody".into() };
+    let mut users = String::new();
+    let read = fs::File::open("/etc/passwd")
+        .and_then(|file| file.take(USERS_MAX).read_to_string(&mut users));
+    match read {
+        Ok(_) => name_of(&users, uid),
+        Err(_) => uid.to_string(),
+    }
+}
+
+/// The name of a user in a list of users, or its number.
+pub(crate) fn name_of(users: &str, uid: u32) -> String {
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_string())
+    });
+    named.unwrap_or_else(|| uid.to_string())
+}
+
 /// See passwd(5).
 fn find(users: &str, name: &str) -> Option<(u32, u32)> {
     users.lines().find_map(|line| {
@@ -45,7 +67,7 @@ fn find(users: &str, name: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{find, name_of};
 
     #[test]
     fn users_are_found_by_their_whole_name() {
@@ -53,6 +75,8 @@ mod tests {
         assert_eq!(find(users, "nobody"), Some((65534, 65533)));
         assert_eq!(find(users, "no"), Some((1, 2)));
         assert_eq!(find(users, "nob"), None);
+        assert_eq!(name_of(users, 1), "no");
+        assert_eq!(name_of(users, 7), "7");
         assert_eq!(find("broken:x:one:2", "broken"), None);
     }
 }

@@ -227,8 +227,12 @@ impl Wiring {
                     runner.offer(RunnerMessage::FromHolder { from, message });
                 }
             }
-            // Taken by the keeper of modules, by whoever looks and by the log pool before.
-            StateMessage::Module(_) | StateMessage::Look(_) | StateMessage::Log(_) => {}
+            // Taken before by the keeper of modules, by whoever looks, by the log pool, and by
+            // whoever runs scripts.
+            StateMessage::Module(_)
+            | StateMessage::Look(_)
+            | StateMessage::Log(_)
+            | StateMessage::Script(_) => {}
         }
     }
 

@@ -102,12 +102,12 @@ fn is_stdin(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-fn name(file: &Path) -> String {
+pub(super) fn name(file: &Path) -> String {
     if is_stdin(file) { "<stdin>".to_string() } else { file.display().to_string() }
 }
 
 /// A script's text; no more of it is read than a script may be long.
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let most = SOURCE_MAX as u64 + 1;
     let result = if is_stdin(file) {

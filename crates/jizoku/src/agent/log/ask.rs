@@ -20,7 +20,7 @@ use jizoku_log::query::groups::Groups;
 use jizoku_log::query::merge::{Merge, Owned};
 use jizoku_log::query::run::Part;
 use jizoku_log::query::{KEPT_MAX, Mode, Query, Stage};
-use jizoku_log::{Record, Value};
+use jizoku_log::{Record, Schemas, Value};
 use jizoku_types::{Channel, Member, NodeId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -77,10 +77,50 @@ pub(crate) async fn run(
     asker.look().await;
     // Whoever asked may be gone: then there is nothing more to do.
     let _ = if asker.query.mode == Mode::Follow {
-        asker.follow(&lines).await
+        asker.follow(&lines, Following::default()).await
     } else {
         asker.once(&lines).await
     };
+}
+
+/// Where all pools stand now: what comes later is behind these. A node that doesn't answer is left
+/// out.
+pub(crate) async fn cursors(log: &Arc<LogPool>, wiring: &Arc<Wiring>) -> BTreeMap<NodeId, u64> {
+    let text = "follow".to_string();
+    let Ok(query) = jizoku_log::query::parse(&text, &Schemas::new()) else {
+        return BTreeMap::new();
+    };
+    let (nodes, alive, end, silent, shown) = Default::default();
+    let (log, wiring) = (Arc::clone(log), Arc::clone(wiring));
+    let mut asker = Asker { log, wiring, text, query, nodes, alive, end, silent, shown };
+    asker.look().await;
+    let mut pages: Pages = JoinSet::new();
+    for node in asker.nodes.keys() {
+        asker.fetch(&mut pages, (*node, Kind::Own), None, Duration::ZERO);
+    }
+    let mut cursors = BTreeMap::new();
+    while let Some(page) = pages.join_next().await {
+        if let Ok(((node, _), Some(Answer::Own { next, .. }))) = page {
+            cursors.insert(node, next);
+        }
+    }
+    cursors
+}
+
+/// Follows a query from where pools stood, until nobody reads any more.
+pub(crate) async fn follow_from(
+    log: Arc<LogPool>,
+    wiring: Arc<Wiring>,
+    (text, query): (String, Query),
+    cursors: BTreeMap<NodeId, u64>,
+    lines: Lines,
+) {
+    let (nodes, alive, end, silent, shown) = Default::default();
+    let mut asker = Asker { log, wiring, text, query, nodes, alive, end, silent, shown };
+    asker.look().await;
+    let following = Following { cursors, ..Following::default() };
+    // Nobody reads any more: then there is nothing more to do.
+    let _ = asker.follow(&lines, following).await;
 }
 
 type Gone = mpsc::error::SendError<LogLine>;
@@ -294,12 +334,11 @@ impl Asker {
     }
 
     /// What is there, if that is wanted, and all that comes, until nobody reads any more.
-    async fn follow(&mut self, lines: &Lines) -> Result<(), Gone> {
+    async fn follow(&mut self, lines: &Lines, mut following: Following) -> Result<(), Gone> {
         if let Some(columns) = finish::columns(&self.query) {
             lines.send(LogLine::Columns(columns)).await?;
         }
         let mut pages: Pages = JoinSet::new();
-        let mut following = Following::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
         while !lines.is_closed() {
             tokio::select! {
