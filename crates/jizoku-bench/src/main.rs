@@ -31,6 +31,7 @@ mod planned;
 mod scale;
 mod services;
 mod stage;
+mod tasks;
 mod throughput;
 mod usage;
 
@@ -61,6 +62,7 @@ const BENCHES: &[Bench] = &[
     services::BENCH,
     gateway::BENCH,
     scale::BENCH,
+    tasks::BENCH,
 ];
 
 fn main() -> ExitCode {
