@@ -14,11 +14,12 @@
 //! - A branch that lost emits nothing any more; if it committed anything, its state is listed.
 //!
 //! Rooms: [`opening`] when one begins, and from what; [`ending`] what becomes of it; [`notices`]
-//! what openers tell, and others do by it.
+//! what openers tell, and others do by it; [`orphans`] what becomes of those whose opener died.
 
 mod ending;
 mod notices;
 mod opening;
+mod orphans;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -29,6 +30,8 @@ use jizoku_types::spec::Durability;
 use jizoku_types::{BranchId, ByteCount, Epoch, Instant, Member, NodeId, ServiceId, Span};
 
 use super::Node;
+use orphans::Orphan;
+
 use crate::runner::{CheckpointStatus, Holders, Phase};
 
 /// For so long nobody must serve on a side before a branch is opened there: an election, or a
@@ -83,6 +86,10 @@ pub(super) struct Branches {
     /// Branches that another one comes from while they seemed to go on, since when. Their state is
     /// forgotten once it is clear that they don't: a branch that goes on has more than that one.
     gone_on_from: BTreeMap<(ServiceId, BranchId), Instant>,
+    /// Branches that the main line has outlived while their opener was away.
+    passed: BTreeSet<(ServiceId, BranchId)>,
+    /// Those of them that have yet to be listed.
+    orphans: BTreeMap<(ServiceId, BranchId), Orphan>,
     table: Table,
     /// Last notices of own branches that nobody needs: who was down at the time still holds them.
     over: VecDeque<Notice>,
@@ -182,6 +189,7 @@ impl Node {
             self.fork_duty(service);
         }
         self.ended_duty();
+        self.orphan_duty();
         self.ancestor_duty();
         self.over_duty();
         self.gone_duty();
@@ -196,6 +204,8 @@ impl Node {
         self.branches.lost.retain(|(service, _), _| exists(service));
         self.branches.ended.retain(|(service, _), _| exists(service));
         self.branches.gone_on_from.retain(|(service, _), _| exists(service));
+        let Branches { passed, table, .. } = &mut self.branches;
+        passed.retain(|(service, branch)| table.heard_at(*service, *branch).is_some());
         self.branches.over.retain(|notice| exists(&notice.service));
         self.branches.left.retain(|service, _| exists(service));
         self.branches.unserved.retain(|service, _| exists(service));

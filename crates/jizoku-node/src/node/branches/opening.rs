@@ -70,7 +70,10 @@ impl Node {
             empty && (!notice.lives || self.branches.barren.contains(&notice.branch()))
         };
         // What is listed has lost: the main line went on without it, be it in the same epoch.
-        let lost = |notice: &Notice| record.branches.contains_key(&notice.branch());
+        let lost = |notice: &Notice| {
+            let branch = notice.branch();
+            record.branches.contains_key(&branch) || self.is_passed(service, branch)
+        };
         let heard = self.branches.table.of(service);
         let last = heard
             .filter(|notice| notice.root == root && !barren(notice) && !lost(notice))

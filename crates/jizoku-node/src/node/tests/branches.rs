@@ -397,3 +397,45 @@ fn a_short_loss_of_the_majority_changes_nothing() {
     assert_eq!(world.running(), [(1, Epoch::main(1))]);
     assert_eq!(world.saw(1, opened), 0);
 }
+
+#[test]
+fn a_branch_whose_opener_died_when_sides_met_is_listed_and_gone_on_from_by_nobody() {
+    // Node 1 stays with the majority, so the main line goes on in the same epoch.
+    let mut world = World::serving(5, spec());
+    let held: Vec<u8> = world.holders(1).into_iter().filter(|n| *n != 1).collect();
+    let other = (2..=5).find(|n| !held.contains(n)).expect("it has two copies");
+    let (side, main) = (nodes([held[0], other]), world.record().epoch);
+    let rest = (1..=5).filter(|n| !side.contains(n)).collect();
+    world.split(&[side.clone(), rest]);
+    world.run(Span::secs(6));
+    let (opener, branch) =
+        *world.running().iter().find(|(n, _)| side.contains(n)).expect("that side goes on");
+    let witness = *side.iter().find(|n| **n != opener).expect("two are there");
+    world.commit(opener, 2);
+    world.run(Span::secs(2));
+    world.meet();
+    world.run(Span::secs(1));
+    world.kill(opener);
+    world.run(Span::secs(5));
+    assert!(world.record().branches.is_empty(), "it may only be away");
+    assert_eq!(world.record().epoch, main);
+
+    // Cut off again, the other one goes on from what the main line told meanwhile.
+    let third = (2..=5).find(|n| !side.contains(n) && world.holders(1).contains(n)).expect("held");
+    world.kill(third);
+    world.commit(1, 5);
+    world.run(Span::secs(2));
+    world.start(third);
+    assert!(world.holders(1).contains(&witness), "{:?}", world.holders(1));
+    let rest = (1..=5).filter(|n| *n != witness).collect();
+    world.split(&[nodes([witness]), rest]);
+    world.run(Span::secs(6));
+    let assignment = &world.up[&witness].runner.as_ref().expect("it goes on").assignment;
+    assert_eq!(assignment.fork, Some(BranchId::MAIN));
+    world.meet();
+    world.run(MEETING);
+
+    world.start(opener);
+    world.run(Span::secs(5));
+    assert!(world.record().branches.contains_key(&branch.branch), "now it is known to be dead");
+}
