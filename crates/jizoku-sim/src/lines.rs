@@ -277,6 +277,17 @@ impl Lines {
         path
     }
 
+    /// Whether this branch goes on from `id` of an epoch of another line: its state has that.
+    pub fn is_heir(&self, branch: BranchId, epoch: Epoch, id: CheckpointId) -> bool {
+        let reigns = self.reigns.range((branch, 0)..=(branch, u64::MAX));
+        let begun = reigns.filter(|(_, reign)| reign.instance.is_some());
+        let mut epochs = begun.map(|((branch, counter), _)| (*branch, *counter));
+        branch != epoch.branch
+            && epochs.any(|(branch, counter)| {
+                Lines::is_on(&self.path(Epoch { branch, counter }), epoch, id)
+            })
+    }
+
     /// When the instance of an epoch began, and the counters that it began with, if that was from
     /// no more than `most`.
     pub fn beginning(&self, epoch: Key, most: CheckpointId) -> Option<(Instant, &[u64])> {
@@ -350,6 +361,19 @@ mod tests {
         assert_eq!(lines.released(BranchId::MAIN), id(2, 6));
         let bound = begin(&mut lines, 30, (Epoch::main(4), None), id(3, 7), 9);
         assert_eq!((bound.id, bound.rule), (id(2, 6), 3));
+    }
+
+    #[test]
+    fn a_branch_has_what_it_went_on_from() {
+        let (mut lines, branch) = forked();
+        lines.release(branch, id(2, 6), 1);
+        let next = BranchId([2; 16]);
+        let heir = Epoch { branch: next, counter: 3 };
+        assert!(!lines.is_heir(next, branch, id(2, 6)));
+        begin(&mut lines, 20, (heir, Some(OTHER)), id(2, 6), 9);
+        assert!(lines.is_heir(next, branch, id(2, 6)));
+        assert!(!lines.is_heir(next, branch, id(2, 7)), "that came later");
+        assert!(!lines.is_heir(OTHER, branch, id(2, 6)), "not of itself");
     }
 
     #[test]

@@ -7,8 +7,9 @@ use jizoku_checkpoint::message::Line;
 use jizoku_node::node;
 use jizoku_types::event::LinkDownCause;
 use jizoku_types::spec::{Durability, OutputMode};
-use jizoku_types::{BranchId, Epoch, Instant, Member, ServiceId, Span};
+use jizoku_types::{BranchId, CheckpointId, Epoch, Instant, Member, ServiceId, Span};
 
+use crate::life::Life;
 use crate::machine::Machine;
 use crate::net::{HostId, Weather};
 use crate::plan::Trouble;
@@ -453,6 +454,10 @@ impl World {
             let Some(holder) = self.host_of(member.node) else { continue };
             let machine = &self.machines[holder];
             let there = machine.life.as_ref().filter(|life| life.me == *member);
+            let lives = there.is_some();
+            // Of an opener that stood still the others may have gone on from what it had, and
+            // have forgotten it under its name.
+            let there = there.filter(|life| !self.has_heir(life, epoch, service, id));
             if there.is_some_and(|life| life.holds_of(line) < id) {
                 return Err(format!("3: {service} {epoch} releases {id}; n{holder} lacks it"));
             }
@@ -464,14 +469,16 @@ impl World {
             }
             // Gone before it was captured: it can't have acknowledged it.
             let late = captured.is_some_and(|at| machine.gone_since < at);
-            if there.is_none() && late && !disk {
+            if !lives && late && !disk {
                 return Err(format!(
                     "3: {service} {epoch} releases {id}; n{holder}, of its set, was gone before"
                 ));
             }
         }
         let holds = |machine: &&Machine| {
-            let holds = machine.life.as_ref().is_some_and(|life| life.holds_of(line) >= id);
+            let holds = machine.life.as_ref().is_some_and(|life| {
+                life.holds_of(line) >= id || self.has_heir(life, epoch, service, id)
+            });
             let recently = self.now.since(machine.gone_since) < Span::secs(30);
             machine.host != host && (holds || machine.life.is_none() || recently)
         };
@@ -506,6 +513,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether a line is held here that goes on from this checkpoint of a branch.
+    fn has_heir(&self, life: &Life, epoch: Epoch, service: ServiceId, id: CheckpointId) -> bool {
+        let lines = self.oracle.lines(service).filter(|_| epoch.branch != BranchId::MAIN);
+        lines.is_some_and(|lines| {
+            let mut held = life.lines().filter(|line| line.service == service);
+            held.any(|line| lines.is_heir(line.branch, epoch, id))
+        })
     }
 
     /// With `durable = "disk"` somebody goes on only when a seal is on a disk: a holder that
