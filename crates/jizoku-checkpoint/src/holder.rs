@@ -277,6 +277,7 @@ impl Holder {
         }
         if held.chain.find(point.id).is_none_or(|held| held.root() != point.root()) {
             held.chain.push(NONE, point);
+            held.made_up();
             self.store_snapshot(line);
             self.changed(line);
         }
@@ -293,6 +294,7 @@ impl Holder {
         // The main line may have been here, and be lost with its file; a branch's id is new.
         let whole = here.map_or(line.branch != BranchId::MAIN, Held::is_kept);
         let kept = parent.is_kept() && whole;
+        let lapsed = parent.has_lapsed() || here.is_some_and(Held::has_lapsed);
         let sealed = here.map_or(0, |held| held.sealed);
         let newer = chain.top_id() > here.map_or(NONE, |held| held.chain.top_id());
         let full = here.is_none() && self.lines.len() >= LINES_MAX;
@@ -300,7 +302,7 @@ impl Holder {
             return true;
         }
         let held = self.lines.entry(line).or_insert_with(Held::new);
-        held.go_on_from(chain, durable, kept);
+        held.go_on_from(chain, durable, (kept, lapsed));
         self.store_snapshot(line);
         self.changed(line);
         true
@@ -351,13 +353,14 @@ impl Holder {
                 match self.held(line).adopt(terms, id, root, joins, planted) {
                     Err(why) => self.refuse(from, terms, transfer, why),
                     Ok(dropped) => {
-                        self.write_seal(line, dropped.then_some(id));
+                        let news = self.held(line).made_up();
+                        self.write_seal(line, dropped.then_some(id), news);
                         self.acknowledge(from, terms, id, transfer);
                     }
                 }
             }
             Ask::Seal | Ask::Fork { .. } => {
-                self.write_seal(line, None);
+                self.write_seal(line, None, false);
                 self.answer_when_flushed(Waiting { to: from, terms, owed: Owed::Report });
             }
             Ask::Fetch { .. } => unreachable!("answered above"),
@@ -386,6 +389,7 @@ impl Holder {
             }
             Taken::Known => self.acknowledge(from, terms, id, transfer),
             Taken::Complete { head, parts } => {
+                self.held(line).made_up();
                 self.store(line, Record::Checkpoint { line, head, parts });
                 self.acknowledge(from, terms, id, transfer);
             }
@@ -404,10 +408,11 @@ impl Holder {
     }
 
     /// Writes down which epoch is sealed, unless that is done and nothing else is to be said.
-    fn write_seal(&mut self, line: Line, above: Option<CheckpointId>) {
+    /// `news`: how acknowledgements are given is.
+    fn write_seal(&mut self, line: Line, above: Option<CheckpointId>, news: bool) {
         let held = self.held(line);
-        if above.is_some() || held.sealed > held.written_seal {
-            let (counter, durable) = (held.sealed, held.durable);
+        if news || above.is_some() || held.sealed > held.written_seal {
+            let (counter, durable) = (held.sealed, held.durable_to_write());
             self.store(line, Record::Sealed { line, counter, durable, above });
         }
     }

@@ -68,6 +68,10 @@ pub(super) struct Held {
     flushed: Durability,
     /// See [`Report::kept`].
     kept: bool,
+    /// Something that was acknowledged before a restart is not here, and nothing was taken since
+    /// that makes up for it. While it is so, records say "memory": the next restart must not
+    /// believe in this copy either, though nothing looks damaged then.
+    lapsed: bool,
     pub(super) chain: Chain,
     unfinished: Option<Unfinished>,
     /// Records that the disk hasn't answered for.
@@ -91,6 +95,7 @@ impl Held {
             durable: Durability::Memory,
             flushed: Durability::Memory,
             kept: false,
+            lapsed: false,
             chain: Chain::default(),
             unfinished: None,
             outstanding: 0,
@@ -106,12 +111,14 @@ impl Held {
 
     pub(super) fn of(loaded: Loaded) -> Held {
         let Loaded { line: _, counter, durable, chain, whole } = loaded;
+        let kept = whole && durable == Durability::Disk;
         Held {
             sealed: counter,
             written_seal: counter,
             durable,
             flushed: durable,
-            kept: whole && durable == Durability::Disk,
+            kept,
+            lapsed: !kept,
             chain,
             // A damaged log can't be continued: it is written anew with the next record.
             behind: !whole,
@@ -251,12 +258,31 @@ impl Held {
         self.kept
     }
 
+    /// How acknowledgements are given, as a record is to say it.
+    pub(super) fn durable_to_write(&self) -> Durability {
+        if self.lapsed { Durability::Memory } else { self.durable }
+    }
+
+    /// What is here now is all that counts: an active node gave it. True if that is news.
+    pub(super) fn made_up(&mut self) -> bool {
+        core::mem::take(&mut self.lapsed)
+    }
+
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.lapsed
+    }
+
     /// What another line has takes the place of what is here. A transfer under way was based on
     /// what was here. `kept`: all that was ever acknowledged of either line is in it, also before
-    /// a restart.
-    pub(super) fn go_on_from(&mut self, chain: Chain, durable: Durability, kept: bool) {
-        (self.chain, self.unfinished, self.kept) = (chain, None, kept);
-        self.durable = durable;
+    /// a restart. `lapsed`: something isn't.
+    pub(super) fn go_on_from(
+        &mut self,
+        chain: Chain,
+        durable: Durability,
+        (kept, lapsed): (bool, bool),
+    ) {
+        (self.chain, self.unfinished) = (chain, None);
+        (self.kept, self.lapsed, self.durable) = (kept, lapsed, durable);
     }
 
     /// Drops what is above `id`. True if there was something.
@@ -366,7 +392,8 @@ impl Held {
         self.log_bytes = 0;
         self.log_records = 0;
         self.written_seal = self.sealed;
-        let (counter, durable, chain) = (self.sealed, self.durable, self.chain.clone());
+        let (counter, durable) = (self.sealed, self.durable_to_write());
+        let chain = self.chain.clone();
         Record::Snapshot { line, counter, durable, chain }
     }
 }

@@ -11,6 +11,7 @@ use crate::fixture::{
 };
 use crate::image::Part;
 use crate::message::Report;
+use crate::record::Replay;
 
 const FROM: u8 = 9;
 
@@ -506,6 +507,35 @@ fn what_was_loaded_is_kept_only_if_it_is_whole_and_was_always_flushed() {
         let mut answers = desk.seal(terms(4, DISK));
         answers.extend(desk.flush());
         assert_eq!(answers, report(&one, NONE, kept), "{durable:?}, whole: {whole}");
+    }
+}
+
+/// A seal is written over a damaged copy as over any other; the restart after that sees no damage.
+#[test]
+fn a_damaged_copy_is_not_believed_in_after_another_restart_either() {
+    let (one, next) = (point(2, 4), point(4, 5));
+    let mut chain = crate::chain::Chain::default();
+    chain.push(NONE, one.clone());
+    let loaded = Loaded { line: LINE, counter: 3, durable: DISK, chain, whole: false };
+    for made_up in [false, true] {
+        let mut desk = Desk::loaded(vec![loaded.clone()]);
+        let mut replay = Replay::new();
+        let mut written = desk.seal(terms(4, DISK));
+        let mut records: Vec<Record> = desk.stores.iter().map(|(_, one)| one.clone()).collect();
+        written.extend(desk.flush());
+        if made_up {
+            desk.ship(terms(4, DISK), 400, &one, &next);
+            records.extend(desk.stores.iter().map(|(_, one)| one.clone()));
+        }
+        for record in &records {
+            record.write::<()>(&mut |entry| Ok(replay.push(entry).expect("whole"))).expect("read");
+        }
+        let again = replay.finish(LINE, true);
+        let mut desk = Desk::loaded(vec![again]);
+        let mut answers = desk.seal(terms(5, DISK));
+        answers.extend(desk.flush());
+        let top = if made_up { &next } else { &one };
+        assert_eq!(answers, report(top, NONE, made_up));
     }
 }
 
