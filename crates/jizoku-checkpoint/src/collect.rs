@@ -81,8 +81,8 @@ pub enum Input {
     /// All nodes were restarted, so perhaps nobody is current: wait for every member, and take the
     /// highest that anybody has.
     WholeClusterRestarted {
-        /// How long, unless all was flushed.
-        wait: Span,
+        /// How long, unless all was flushed. `None`: it was not so, somebody has lived on.
+        wait: Option<Span>,
     },
     /// Time passed.
     Tick,
@@ -320,7 +320,11 @@ impl Collector {
             Input::AcceptLoss => {
                 self.accepted.get_or_insert(now);
             }
-            Input::WholeClusterRestarted { wait } => {
+            Input::WholeClusterRestarted { wait: None } => {
+                self.restarted = false;
+                self.restart_until = None;
+            }
+            Input::WholeClusterRestarted { wait: Some(wait) } => {
                 self.restarted = true;
                 // The copies of another branch may have been made without a flush.
                 let flushed = self.terms.durable == Durability::Disk && self.seal == Ask::Seal;

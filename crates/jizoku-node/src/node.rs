@@ -299,8 +299,8 @@ pub enum Order {
     LeaseUntil(Instant),
     /// Go on from whatever there is.
     AcceptLoss,
-    /// The holders went down with the whole cluster: it was not known yet when this began.
-    ClusterRestarted,
+    /// Whether the holders went down with the whole cluster, if this node has thought otherwise.
+    ClusterRestarted(bool),
     /// Make a last checkpoint and end: the service moves or stops.
     Quiesce,
     /// End at once.

@@ -148,8 +148,8 @@ pub enum Input {
     LeaseUntil(Instant),
     /// An operator said to go on from whatever there is.
     AcceptLoss,
-    /// The whole cluster was restarted: see [`Assignment::cluster_restarted`].
-    ClusterRestarted,
+    /// Whether the whole cluster was restarted: see [`Assignment::cluster_restarted`].
+    ClusterRestarted(bool),
     /// A way to this node is there again: what may have been lost is sent again.
     LinkBack(NodeId),
     /// No way leads to this node: its state is not waited for.
@@ -421,8 +421,8 @@ impl Runner {
                     collector.handle(now, collect::Input::AcceptLoss);
                 }
             }
-            Input::ClusterRestarted => {
-                let wait = self.assignment.spec.restart_wait;
+            Input::ClusterRestarted(restarted) => {
+                let wait = restarted.then_some(self.assignment.spec.restart_wait);
                 if let Some(collector) = &mut self.collector {
                     collector.handle(now, collect::Input::WholeClusterRestarted { wait });
                 }
@@ -544,7 +544,7 @@ impl Runner {
         if assignment.accept_loss {
             collector.handle(self.now, collect::Input::AcceptLoss);
         } else if assignment.cluster_restarted {
-            let wait = assignment.spec.restart_wait;
+            let wait = Some(assignment.spec.restart_wait);
             collector.handle(self.now, collect::Input::WholeClusterRestarted { wait });
         }
         self.assignment.local.clear();

@@ -634,9 +634,9 @@ impl Life {
             }
             Order::Recruit(recruits) => runner::Input::Recruit(recruits),
             Order::LeaseUntil(until) => runner::Input::LeaseUntil(until),
-            Order::ClusterRestarted => {
-                running.assignment.cluster_restarted = true;
-                runner::Input::ClusterRestarted
+            Order::ClusterRestarted(restarted) => {
+                running.assignment.cluster_restarted = restarted;
+                runner::Input::ClusterRestarted(restarted)
             }
             Order::AcceptLoss => {
                 running.accepts_loss = true;

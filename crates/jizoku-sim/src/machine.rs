@@ -40,6 +40,8 @@ pub struct Machine {
     pub gone_since: Instant,
     /// When its agent last started.
     pub began: Instant,
+    /// When that agent first knew a leader.
+    pub led: Option<Instant>,
     /// Nothing can be started or restored on it.
     pub unable: bool,
     /// Nothing is handled before this (global) moment.
@@ -68,6 +70,7 @@ impl Machine {
             disk: Disk::default(),
             gone_since: Instant::ORIGIN,
             began: Instant::ORIGIN,
+            led: None,
             life: None,
             unable: false,
             paused_until: Instant::ORIGIN,
@@ -132,6 +135,7 @@ impl Machine {
         self.life = Some(Box::new(life));
         self.paused_until = at;
         self.began = at;
+        self.led = None;
         Ok(())
     }
 

@@ -554,11 +554,19 @@ impl World {
     pub(crate) fn may_lose(&self, host: HostId, service: ServiceId) -> bool {
         let running = self.machines[host].life.as_ref().and_then(|life| life.runners.get(&service));
         let Some(running) = running else { return true };
-        let cold = running.assignment.cluster_restarted && self.all_restarted(host, service);
+        let cold = self.is_cold(host, service);
         running.accepts_loss || running.assignment.holders.members.is_empty() || cold
     }
 
-    /// Whether nobody that this machine can reach has lived since something was last released.
+    /// Whether a service goes on here as after a restart of the whole cluster, and rightly so.
+    fn is_cold(&self, host: HostId, service: ServiceId) -> bool {
+        let running = self.machines[host].life.as_ref().and_then(|life| life.runners.get(&service));
+        running.is_some_and(|running| running.assignment.cluster_restarted)
+            && self.all_restarted(host, service)
+    }
+
+    /// Whether nobody that this machine can reach was there when something was last released. Who
+    /// has known no leader since its start was alone all the time, and knows nothing.
     fn all_restarted(&self, host: HostId, service: ServiceId) -> bool {
         let since = self.oracle.released_at(service);
         let (mut near, mut next) = (BTreeSet::from([host]), vec![host]);
@@ -570,15 +578,19 @@ impl World {
                 }
             }
         }
-        near.into_iter().all(|host| self.machines[host].began >= since)
+        near.into_iter().all(|host| self.machines[host].led.is_none_or(|at| at >= since))
     }
 
     /// Whether a member of the last holder set that this machine knows of lives, and may be
-    /// reached.
+    /// reached. With `durable = "memory"`, who is away when all others were restarted is taken for
+    /// dead after `restart_wait`.
     pub(crate) fn is_kept(&self, host: HostId, service: ServiceId) -> bool {
         let Some(life) = &self.machines[host].life else { return false };
         let Some(record) = life.node.catalog().service(service) else { return false };
         let disk = record.spec.durable == Durability::Disk;
+        if !disk && self.is_cold(host, service) {
+            return false;
+        }
         record.holders.iter().any(|member| {
             let Some(holder) = self.host_of(member.node) else { return false };
             let alive = self.machines[holder].life.as_ref();

@@ -551,8 +551,8 @@ impl World {
                 self.oracle.quarantine(self.now, service, quarantine);
                 self.say(|| format!("n{host} starts an instance of {service} {epoch} from {seq}"));
                 let kept = epoch.branch != BranchId::MAIN
-                    || self.is_kept(host, service)
-                    || !self.may_lose(host, service);
+                    || !self.may_lose(host, service)
+                    || self.is_kept(host, service);
                 let started = Started { place: (host, life), seq, values };
                 let started = self.oracle.started(self.now, service, epoch, started, kept);
                 self.check(started);
@@ -585,6 +585,9 @@ impl World {
         }
         self.oracle.saw(self.now, host, event);
         match event {
+            Event::LeaderChanged { leader: Some(_) } => {
+                self.machines[host].led.get_or_insert(self.now);
+            }
             Event::Sealed { service, epoch, .. } => self.sealed(*service, *epoch),
             Event::StateCollected { service, epoch, .. } => {
                 let sealed = self.seals_are_written(host, *service, *epoch);

@@ -220,7 +220,7 @@ fn after_a_restart_of_all_every_member_is_waited_for() {
     let wait = Span::secs(30);
     for all_answer in [true, false] {
         let mut desk = Desk::new(MEMORY, &set(), vec![point(1, 9)]);
-        desk.input(Input::WholeClusterRestarted { wait });
+        desk.input(Input::WholeClusterRestarted { wait: Some(wait) });
         desk.report(member(2, 2), &point(1, 8), false);
         desk.report(member(3, 2), &point(1, 9), false);
         desk.tick(29_000);
@@ -235,11 +235,29 @@ fn after_a_restart_of_all_every_member_is_waited_for() {
 }
 
 #[test]
+fn when_somebody_has_lived_on_nothing_older_is_taken() {
+    let mut desk = Desk::new(MEMORY, &set(), vec![point(1, 9)]);
+    desk.input(Input::WholeClusterRestarted { wait: Some(Span::secs(30)) });
+    for from in 2..=3 {
+        desk.report(member(from, 2), &point(1, 9), false);
+    }
+    desk.tick(29_000);
+    desk.input(Input::WholeClusterRestarted { wait: None });
+    assert!(desk.tick(40_000).is_empty());
+    assert!(desk.report(member(4, 2), &point(1, 9), false).iter().all(is_unreachable));
+    assert_eq!(desk.input(Input::AcceptLoss), collected(&point(1, 9), true));
+}
+
+fn is_unreachable(output: &Output) -> bool {
+    matches!(output, Output::Unreachable { .. })
+}
+
+#[test]
 fn with_disk_damaged_copies_wait_for_who_is_away() {
     let wait = Span::secs(30);
     let away = Output::Unreachable { missing: set().into_iter().collect() };
     let mut desk = Desk::new(DISK, &set(), vec![point(1, 8)]);
-    desk.input(Input::WholeClusterRestarted { wait });
+    desk.input(Input::WholeClusterRestarted { wait: Some(wait) });
     // Two have damaged copies; whatever was told to clients is with the third.
     desk.report(member(2, 2), &point(1, 7), false);
     desk.report(member(3, 2), &point(1, 8), false);
@@ -249,7 +267,7 @@ fn with_disk_damaged_copies_wait_for_who_is_away() {
     assert_eq!(desk.asked(), [node(4)].into(), "it is fetched");
     // If its copy is damaged too, nobody is left to be waited for.
     let mut desk = Desk::new(DISK, &set(), vec![point(1, 8)]);
-    desk.input(Input::WholeClusterRestarted { wait });
+    desk.input(Input::WholeClusterRestarted { wait: Some(wait) });
     desk.report(member(2, 2), &point(1, 7), false);
     desk.report(member(3, 2), &point(1, 8), false);
     assert_eq!(desk.report(member(4, 2), &point(1, 6), false), collected(&point(1, 8), true));
@@ -258,7 +276,7 @@ fn with_disk_damaged_copies_wait_for_who_is_away() {
 #[test]
 fn what_has_passed_is_not_waited_for() {
     let mut desk = Desk::new(MEMORY, &set(), Vec::new());
-    desk.input(Input::WholeClusterRestarted { wait: Span::secs(30) });
+    desk.input(Input::WholeClusterRestarted { wait: Some(Span::secs(30)) });
     for at in [30_000, 30_001, 90_000] {
         desk.tick(at);
         assert!(desk.collector.deadline().is_some_and(|due| due > ms(at)), "no news at {at} ms");

@@ -36,6 +36,9 @@ const POISON_WITHIN: Span = Span::secs(2);
 const CRASHES_HERE_MAX: u32 = 3;
 /// For so long a node that could not start or restore a service is not tried again.
 const FAILED_FOR: Span = Span::secs(60);
+/// For so long after a takeover began it is asked whether somebody has lived on after all: by then
+/// nodes still know that they were started cold.
+const DOUBT_FOR: Span = Span::secs(30);
 /// A move that doesn't come about by then is given up.
 const MOVE_WITHIN: Span = Span::secs(30);
 
@@ -221,13 +224,18 @@ impl Node {
     fn tell_restarted(&mut self, service: ServiceId) {
         let Some(local) = self.local.get(&service) else { return };
         let collects = matches!(local.phase, Phase::Collecting | Phase::Unreachable);
-        if !collects || local.told_restarted {
+        if !collects {
             return;
         }
         let (epoch, holders) = (local.epoch, local.told.members.clone());
-        if self.cluster_restarted(service, &holders) {
-            self.order(service, epoch, Order::ClusterRestarted);
-            self.local.entry(service).and_modify(|local| local.told_restarted = true);
+        let early = self.now.since(local.since) < DOUBT_FOR;
+        let restarted = match local.told_restarted {
+            true => !(early && self.has_somebody_lived(service, &holders)),
+            false => self.cluster_restarted(service, &holders),
+        };
+        if restarted != local.told_restarted {
+            self.order(service, epoch, Order::ClusterRestarted(restarted));
+            self.local.entry(service).and_modify(|local| local.told_restarted = restarted);
         }
     }
 

@@ -421,6 +421,19 @@ impl Node {
         near.into_iter().all(|node| self.facts.of(node, me, now).is_some_and(went_down))
     }
 
+    /// Whether a node in reach says that it was there before, or met one of the holders since.
+    pub(super) fn has_somebody_lived(
+        &self,
+        service: ServiceId,
+        holders: &BTreeSet<Member>,
+    ) -> bool {
+        let (me, now) = (self.me().node, self.now);
+        let lived = |facts: NodeFacts| !facts.cold || facts.met.contains(&service);
+        let mut near = self.reach.reachable().into_iter();
+        self.facts.has_met(holders)
+            || near.any(|node| self.facts.of(node, me, now).is_some_and(lived))
+    }
+
     /// What a node says of itself, if it has been heard.
     pub fn facts_of(&self, node: NodeId) -> Option<NodeFacts> {
         let me = self.me().node;

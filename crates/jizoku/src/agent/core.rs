@@ -386,7 +386,7 @@ impl Core {
             Order::Recruit(recruits) => runner::Input::Recruit(recruits),
             Order::LeaseUntil(until) => runner::Input::LeaseUntil(until),
             Order::AcceptLoss => runner::Input::AcceptLoss,
-            Order::ClusterRestarted => runner::Input::ClusterRestarted,
+            Order::ClusterRestarted(restarted) => runner::Input::ClusterRestarted(restarted),
             Order::Quiesce => runner::Input::Quiesce,
             Order::Stop => runner::Input::Stop,
         };

@@ -441,11 +441,12 @@ impl World {
                 self.quiesced += 1;
                 self.report(n, epoch, Report::Quiesced);
             }
-            Order::ClusterRestarted => {
+            Order::ClusterRestarted(true) => {
                 played.assignment.cluster_restarted = true;
                 self.report(n, epoch, Report::Phase(Phase::Starting));
                 self.report(n, epoch, Report::Phase(Phase::Serving));
             }
+            Order::ClusterRestarted(false) => played.assignment.cluster_restarted = false,
             Order::LeaseUntil(_) | Order::AcceptLoss => {}
         }
     }
