@@ -5,8 +5,8 @@
 use alloc::vec::Vec;
 
 use jizoku_core::branch::{self, Notice};
-use jizoku_core::catalog::Change;
-use jizoku_types::{BranchId, Epoch, Event, NodeId, ServiceId};
+use jizoku_core::catalog::{Change, ServiceRecord};
+use jizoku_types::{BranchId, Epoch, Event, Member, NodeId, ServiceId};
 
 use super::super::{Node, Output};
 use super::Branches;
@@ -25,18 +25,23 @@ impl Node {
         let own = self.branches.own.get(&service);
         let Some(own) = own.filter(|own| own.epoch == epoch && own.committed == 1) else { return };
         self.dirty = true;
-        self.forget_ancestors(service, own.ancestors.clone());
+        self.forget_ancestors(service, self.me(), own.ancestors.clone());
     }
 
-    /// A branch that comes from these has all that they had when it left them.
-    fn forget_ancestors(&mut self, service: ServiceId, ancestors: Vec<BranchId>) {
+    /// A branch that comes from these has all that they had when it left them. Another opener's may
+    /// have become the main line on a side that isn't seen from here: it is kept until that is
+    /// known.
+    /// `by`: who opened it.
+    fn forget_ancestors(&mut self, service: ServiceId, by: Member, ancestors: Vec<BranchId>) {
         for branch in ancestors {
             self.branches.ended.remove(&(service, branch));
             let mine = self.branches.own.get(&service).map(|own| own.epoch.branch) == Some(branch);
             if mine {
                 continue;
             }
-            if self.branches.table.lives(self.now, service, branch) {
+            let mut heard = self.branches.table.of(service);
+            let its_own = heard.any(|one| one.branch() == branch && one.opener == by);
+            if self.branches.table.lives(self.now, service, branch) || !its_own {
                 self.branches.gone_on_from.entry((service, branch)).or_insert(self.now);
             } else {
                 self.outputs.push_back(Output::ForgetBranch { service, branch });
@@ -44,14 +49,18 @@ impl Node {
         }
     }
 
-    /// Forgets what was gone on from and has been silent since. What spoke since goes on by
-    /// itself, and is contested, listed or forgotten like any other branch.
+    /// Forgets what was gone on from and has been silent since, once it is known not to be what
+    /// the main line goes on from. What spoke since goes on by itself, and is contested, listed or
+    /// forgotten like any other branch.
     pub(super) fn ancestor_duty(&mut self) {
-        let (now, mut silent) = (self.now, Vec::new());
+        let known = self.leader.is_some() && !self.branches.is_meeting(self.now);
+        let (now, catalog, mut silent) = (self.now, &self.catalog, Vec::new());
         let Branches { gone_on_from, table, .. } = &mut self.branches;
         gone_on_from.retain(|(service, branch), since| {
             let spoke = table.heard_at(*service, *branch).is_some_and(|at| at > *since);
-            let over = now.since(*since) >= branch::NOTICE_KEPT;
+            let is_fork = |record: &ServiceRecord| record.fork == Some(*branch);
+            let needed = !known || catalog.service(*service).is_some_and(is_fork);
+            let over = now.since(*since) >= branch::NOTICE_KEPT && !needed;
             if over && !spoke {
                 silent.push((*service, *branch));
             }
@@ -125,7 +134,7 @@ impl Node {
         let ancestors =
             if notice.own_checkpoints > 0 { notice.ancestors.clone() } else { Vec::new() };
         let empty = !notice.lives && notice.own_checkpoints == 0;
-        let told_by_opener = from == notice.opener.node;
+        let (opener, told_by_opener) = (notice.opener, from == notice.opener.node);
         let new = self.branches.table.hear(self.now, from, notice);
         self.dirty |= new;
         // What is over is so for good; its state may have been read from the disk only now.
@@ -133,7 +142,7 @@ impl Node {
             return;
         }
         // Nobody needs what is in another's state, or what nothing was added to.
-        self.forget_ancestors(service, ancestors);
+        self.forget_ancestors(service, opener, ancestors);
         if empty {
             self.branches.ended.remove(&(service, branch));
             self.outputs.push_back(Output::ForgetBranch { service, branch });

@@ -167,7 +167,37 @@ fn within_a_side_another_goes_on_after_the_opener_died() {
     assert_eq!(second.counter, first.counter + 1);
     world.commit(held[0], 1);
     world.run(Span::secs(6));
-    assert!(world.up[&held[0]].forgot.contains(&first.branch), "its state is in the next one's");
+    let forgot = |world: &World| world.up[&held[0]].forgot.contains(&first.branch);
+    assert!(!forgot(&world), "on another side it may have become the main line");
+    world.meet();
+    world.run(Span::secs(15));
+    assert!(forgot(&world), "its state is in the next one's");
+}
+
+/// The opener meets the majority, its branch becomes the main line, and its holder is cut off
+/// before it hears of that: it goes on from the branch, and must not forget it meanwhile.
+#[test]
+fn what_the_main_line_goes_on_from_is_kept_by_who_went_on_from_it_too() {
+    let mut world = World::serving(4, spec());
+    let held: Vec<u8> = world.holders(1).into_iter().filter(|n| *n != 1).collect();
+    let (a, b) = (1, held[0]);
+    let others: alloc::collections::BTreeSet<u8> = (2..=4).filter(|n| *n != b).collect();
+    others.iter().for_each(|n| world.kill(*n));
+    world.run(OPENING);
+    let branch = world.runs(a).expect("half of the voters are no majority");
+    world.commit(a, 3);
+    world.run(Span::secs(2));
+    others.iter().for_each(|n| world.start(*n));
+    // Its holder is alone now, and goes on too.
+    let rest = (1..=4).filter(|n| *n != b).collect();
+    world.split(&[rest, nodes([b])]);
+    world.run(Span::secs(6));
+    assert_eq!(world.record().fork, Some(branch.branch), "nothing was committed in it yet");
+    let successor = world.runs(b).expect("it goes on alone");
+    assert!(is_branch(successor));
+    world.commit(b, 2);
+    world.run(Span::secs(20));
+    assert!(!world.up[&b].forgot.contains(&branch.branch), "the main line needs it");
 }
 
 #[test]
