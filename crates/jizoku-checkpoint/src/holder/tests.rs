@@ -528,7 +528,7 @@ fn a_damaged_copy_is_not_believed_in_after_another_restart_either() {
             records.extend(desk.stores.iter().map(|(_, one)| one.clone()));
         }
         for record in &records {
-            record.write::<()>(&mut |entry| Ok(replay.push(entry).expect("whole"))).expect("read");
+            record.write(&mut |entry| replay.push(entry)).expect("own records read back");
         }
         let again = replay.finish(LINE, true);
         let mut desk = Desk::loaded(vec![again]);
