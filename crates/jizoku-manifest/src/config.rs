@@ -29,7 +29,7 @@ pub const LABELS_MAX: usize = 32;
 /// Longest label name or value, in bytes.
 pub const LABEL_MAX: usize = 63;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "name",
     "listen",
     "advertise",
@@ -37,6 +37,7 @@ const KEYS: [&str; 11] = [
     "metrics",
     "api_socket",
     "witness",
+    "scripts",
     "log",
     "labels",
     "links",
@@ -60,6 +61,8 @@ pub struct NodeConfig {
     pub api_socket: PathBuf,
     /// Takes part in decisions, runs no services.
     pub witness: bool,
+    /// Runs tasks of scripts that other nodes, or people on this one, send.
+    pub scripts: bool,
     /// What is written to the log.
     pub log: LogLevel,
     /// What `require` in manifests and the spread of copies look at, such as `zone` and `rack`.
@@ -114,6 +117,7 @@ impl Default for NodeConfig {
             metrics: None,
             api_socket: PathBuf::from(defaults::API_SOCKET),
             witness: false,
+            scripts: true,
             log: LogLevel::Info,
             labels: BTreeMap::new(),
             silence_min: defaults::SILENCE_MIN,
@@ -194,6 +198,8 @@ impl NodeConfig {
         key("The API socket, seen from this folder.", true, "api_socket", socket);
         let comment = "true: takes part in decisions, runs no services.";
         key(comment, true, "witness", self.witness.to_string());
+        let comment = "Run tasks of scripts here, as the agent's user; any member may send them.";
+        key(comment, true, "scripts", self.scripts.to_string());
         let comment = "error, warn, info, debug or trace.";
         key(comment, true, "log", quoted(&self.log.to_string()));
         text.push_str("# Manifests can require labels; copies are spread over zones and racks.\n");
@@ -247,6 +253,7 @@ fn build(document: &Document<'_>) -> NodeConfig {
         config.api_socket = PathBuf::from(socket.value);
     }
     config.witness = root.flag("witness").is_some_and(|witness| witness.value);
+    config.scripts = root.flag("scripts").is_none_or(|scripts| scripts.value);
     if let Some(level) = root.choice("log", &LEVELS) {
         config.log = level.value;
     }
@@ -382,6 +389,7 @@ mod tests {
             metrics: Some("127.0.0.1:9645".parse().unwrap()),
             api_socket: PathBuf::from("/run/a \"b\"\\c.sock"),
             witness: true,
+            scripts: false,
             log: LogLevel::Trace,
             labels: [("zone".to_owned(), "ä\t".to_owned())].into(),
             silence_min: Span::millis(151),

@@ -154,7 +154,7 @@ async fn start_and_wait(
     let known = Peers::new(me, early, keep);
     let core = Core::new(node, consensus, log, Arc::clone(&wiring), starter, probes, known);
     let ended = run_core(core, core_box)?;
-    let scripts = Scripts::new(me);
+    let scripts = Scripts::new(me, config.scripts);
     dispatch(mail, &wiring, &modules, (&look, &output, &scripts));
     let folder = Arc::new(folder);
     tokio::spawn(tell_load(Arc::clone(&folder), config.clone(), core_in.clone()));

@@ -176,6 +176,13 @@ fn one_refusal_cancels_all_and_nothing_has_run() {
     assert!(said.ok, "{said:?}");
     assert_eq!(std::fs::read_to_string(&mark).expect("it is there"), "xxx");
 
+    // A node that takes no scripts refuses all.
+    let last = cluster.add(&["--no-scripts"]);
+    let on = format!("target=node:{}", name(last));
+    let (said, lines) = run(&cluster, 0, &script, &["both", &argument, &on]);
+    assert!(!said.ok && lines.iter().any(|line| line.to_string().contains("takes no scripts")));
+    assert_eq!(end(&lines)["ran"], false);
+
     // A role that may not do it is refused before any node is asked.
     let (said, lines) = run(&cluster, 0, &script, &[&more[..], &["--role", "operator"]].concat());
     assert!(!said.ok);

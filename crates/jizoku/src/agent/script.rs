@@ -102,6 +102,8 @@ struct Driven {
 /// See the module's header.
 pub(crate) struct Scripts {
     me: Member,
+    /// Whether tasks may run here; flows are driven from here all the same.
+    takes_tasks: bool,
     inner: Mutex<Inner>,
     programs: Programs,
     driven: Mutex<BTreeMap<FlowId, Driven>>,
@@ -109,11 +111,12 @@ pub(crate) struct Scripts {
 }
 
 impl Scripts {
-    pub(crate) fn new(me: Member) -> Arc<Scripts> {
+    pub(crate) fn new(me: Member, takes_tasks: bool) -> Arc<Scripts> {
         let actor = actor::Node::new(me.node, me.incarnation);
         let inner = Inner { actor, bound: BTreeMap::new(), stops: BTreeMap::new() };
         Arc::new(Scripts {
             me,
+            takes_tasks,
             inner: Mutex::new(inner),
             programs: Programs::default(),
             driven: Mutex::default(),
@@ -218,6 +221,9 @@ impl Scripts {
         wiring: &Arc<Wiring>,
     ) -> Answer {
         let refused = |why: &str| Answer::new(flow, Word::Refused(why.to_string()));
+        if !self.takes_tasks {
+            return refused("this node takes no scripts: its config.toml says `scripts = false`");
+        }
         if bind.kind == Kind::Shell {
             return refused("plain shell texts are not run: write a task around them");
         }

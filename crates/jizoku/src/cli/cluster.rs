@@ -44,6 +44,9 @@ struct Settings {
     /// This node votes, and runs and holds nothing.
     #[arg(long)]
     witness: bool,
+    /// This node takes no tasks of scripts.
+    #[arg(long)]
+    no_scripts: bool,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -68,6 +71,7 @@ impl Settings {
         }
         config.labels.extend(self.label);
         config.witness |= self.witness;
+        config.scripts &= !self.no_scripts;
         if let Some(name) = config.name.as_deref().filter(|name| !NodeConfig::is_node_name(name)) {
             return Err(Failure(format!(
                 "{name:?} can't be a node's name: use a-z, 0-9, '-', '.'"
