@@ -16,4 +16,5 @@ mod poison;
 mod recover;
 mod restart;
 mod scripts;
+mod succession;
 mod two_nodes;
