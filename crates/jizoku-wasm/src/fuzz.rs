@@ -255,6 +255,13 @@ pub fn file_tree(data: &[u8]) {
         block[start..start + record.len()].copy_from_slice(record);
         block[start] &= 0x7f;
     }
+    // Nothing lies beyond the end of a space.
+    for (space, length) in spaces.blocks.iter_mut().zip(lengths) {
+        space.retain(|at, _| at * (BLOCK as u64) < length);
+        if let Some(block) = space.get_mut(&(length / BLOCK as u64)) {
+            Arc::make_mut(block)[(length % BLOCK as u64) as usize..].fill(0);
+        }
+    }
     assert_eq!(SPACES.len(), spaces.lengths.len());
     let Ok(mut tree) = spaces.restore() else { return };
     tree.free_orphans();
