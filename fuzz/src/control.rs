@@ -41,6 +41,13 @@ fn told(data: &[u8]) {
 fn others(data: &[u8]) {
     decoded::<StateMessage>(data);
     decoded::<StreamMessage>(data);
+    // What travels within them about scripts has a form of its own.
+    if let Ok(request) = jizoku_script::wire::Request::decode(data) {
+        assert_eq!(jizoku_script::wire::Request::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(answer) = jizoku_script::wire::Answer::decode(data) {
+        assert_eq!(jizoku_script::wire::Answer::decode(&answer.encode()), Ok(answer));
+    }
 }
 
 pub(crate) fn seeds() -> Vec<Seed> {

@@ -11,7 +11,7 @@ use crate::figure::{Figure, Limit, round};
 pub(crate) const BENCH: Bench = Bench {
     name: "tasks",
     what: "tasks of scripts: one on another node, ten on ten",
-    seconds: 60,
+    seconds: 80,
     run,
 };
 /// The controller, and ten others.

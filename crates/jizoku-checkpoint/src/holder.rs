@@ -387,7 +387,11 @@ impl Holder {
                 }
                 self.refuse(from, terms, transfer, why);
             }
-            Taken::Known => self.acknowledge(from, terms, id, transfer),
+            Taken::Known => {
+                let news = self.held(line).made_up();
+                self.write_seal(line, None, news);
+                self.acknowledge(from, terms, id, transfer);
+            }
             Taken::Complete { head, parts } => {
                 self.held(line).made_up();
                 self.store(line, Record::Checkpoint { line, head, parts });

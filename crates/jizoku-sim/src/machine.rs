@@ -38,9 +38,7 @@ pub struct Machine {
     pub life: Option<Box<Life>>,
     /// When it last stopped to be what it was: crashed, or lost its disk.
     pub gone_since: Instant,
-    /// When its agent last started.
-    pub began: Instant,
-    /// When that agent first knew a leader.
+    /// When its agent, as it runs now, first knew a leader.
     pub led: Option<Instant>,
     /// Nothing can be started or restored on it.
     pub unable: bool,
@@ -69,7 +67,6 @@ impl Machine {
             clock,
             disk: Disk::default(),
             gone_since: Instant::ORIGIN,
-            began: Instant::ORIGIN,
             led: None,
             life: None,
             unable: false,
@@ -134,7 +131,6 @@ impl Machine {
         life.unable = self.unable;
         self.life = Some(Box::new(life));
         self.paused_until = at;
-        self.began = at;
         self.led = None;
         Ok(())
     }

@@ -66,7 +66,6 @@ use jizoku_types::limits::LEASE_MAX;
 use jizoku_types::{Incarnation, Member, Span, decode};
 use tokio::sync::{oneshot, watch};
 
-use self::ask::Failure;
 use self::core::{Core, CoreMessage};
 use self::engines::Engines;
 use self::gate::GatewayOwner;
@@ -464,21 +463,11 @@ async fn welcome(ask: JoinAsk, wiring: &Wiring) -> JoinAnswer {
 }
 
 /// Asks the catalog for something, and says what came of it as text if it wasn't done.
-pub(crate) async fn command_done(
+async fn command_done(
     core: &Sender<CoreMessage>,
     command: Command,
 ) -> Result<jizoku_core::catalog::Outcome, String> {
-    use jizoku_core::catalog::Outcome;
-    match ask::ask(core, Request::Command(Box::new(command)), DECIDED_WITHIN).await {
-        Err(Failure::Late) => {
-            Err("the catalog did not answer in time; look whether it was done".into())
-        }
-        Err(Failure::Ending) => Err("the agent is ending".into()),
-        Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
-        Ok(Outcome::Conflict { why }) => Err(why.to_string()),
-        Ok(Outcome::Rejected { why }) => Err(why.to_string()),
-        Ok(done) => Ok(done),
-    }
+    ask::done(core, Request::Command(Box::new(command)), DECIDED_WITHIN).await
 }
 
 async fn tell_load(folder: Arc<DataFolder>, config: NodeConfig, core: Sender<CoreMessage>) {

@@ -36,9 +36,6 @@ const POISON_WITHIN: Span = Span::secs(2);
 const CRASHES_HERE_MAX: u32 = 3;
 /// For so long a node that could not start or restore a service is not tried again.
 const FAILED_FOR: Span = Span::secs(60);
-/// For so long after a takeover began it is asked whether somebody has lived on after all: by then
-/// nodes still know that they were started cold.
-const DOUBT_FOR: Span = Span::secs(30);
 /// A move that doesn't come about by then is given up.
 const MOVE_WITHIN: Span = Span::secs(30);
 
@@ -228,9 +225,8 @@ impl Node {
             return;
         }
         let (epoch, holders) = (local.epoch, local.told.members.clone());
-        let early = self.now.since(local.since) < DOUBT_FOR;
         let restarted = match local.told_restarted {
-            true => !(early && self.has_somebody_lived(service, &holders)),
+            true => !self.has_somebody_lived(service, &holders),
             false => self.cluster_restarted(service, &holders),
         };
         if restarted != local.told_restarted {

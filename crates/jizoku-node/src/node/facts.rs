@@ -305,6 +305,15 @@ impl Own {
         }
     }
 
+    /// Whether all who started cold with this node still say so.
+    fn is_freshly_cold(&self, now: Instant) -> bool {
+        match self.cold {
+            Cold::Until(until) => now + COLD_FOR / 2 < until,
+            Cold::Ask(..) | Cold::Unknown => true,
+            Cold::No => false,
+        }
+    }
+
     /// The first leader that this node saw has told about itself.
     fn settle_cold(&mut self, now: Instant) {
         let Cold::Ask(leader, since) = self.cold else { return };
@@ -421,13 +430,17 @@ impl Node {
         near.into_iter().all(|node| self.facts.of(node, me, now).is_some_and(went_down))
     }
 
-    /// Whether a node in reach says that it was there before, or met one of the holders since.
+    /// Whether a node in reach says that it was there before, or met one of the holders since. It
+    /// can be told for the first minute after a start: later nobody says any more that it was cold.
     pub(super) fn has_somebody_lived(
         &self,
         service: ServiceId,
         holders: &BTreeSet<Member>,
     ) -> bool {
         let (me, now) = (self.me().node, self.now);
+        if !self.facts.is_freshly_cold(now) {
+            return false;
+        }
         let lived = |facts: NodeFacts| !facts.cold || facts.met.contains(&service);
         let mut near = self.reach.reachable().into_iter();
         self.facts.has_met(holders)

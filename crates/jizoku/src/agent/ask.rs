@@ -53,6 +53,24 @@ pub(crate) async fn ask(
     }
 }
 
+/// Asks likewise, and says as text why something wasn't done.
+pub(crate) async fn done(
+    core: &Sender<CoreMessage>,
+    request: Request,
+    within: Duration,
+) -> Result<Outcome, String> {
+    match ask(core, request, within).await {
+        Err(Failure::Late) => {
+            Err("the catalog did not answer in time; look whether it was done".into())
+        }
+        Err(Failure::Ending) => Err("the agent is ending".into()),
+        Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
+        Ok(Outcome::Conflict { why }) => Err(why.to_string()),
+        Ok(Outcome::Rejected { why }) => Err(why.to_string()),
+        Ok(done) => Ok(done),
+    }
+}
+
 /// The Node's view; none if the agent is ending.
 pub(crate) async fn view(core: &Sender<CoreMessage>) -> Option<View> {
     let (reply, answer) = oneshot::channel();

@@ -18,9 +18,8 @@ pub(crate) struct CpuTime {
 pub(crate) fn read(data: &Path, reserve: ByteCount, before: &mut CpuTime) -> Load {
     let mut load = Load::default();
     if let Some(now) = CpuTime::now() {
-        let total = now.total.saturating_sub(before.total).max(1);
-        let idle = now.idle.saturating_sub(before.idle);
-        load.cpu_free_permille = u16::try_from(idle * 1000 / total).unwrap_or(1000);
+        let (idle, total) = now.since(*before);
+        load.cpu_free_permille = u16::try_from(idle * 1000 / total.max(1)).unwrap_or(1000);
         *before = now;
     }
     if let Some(free) = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(available) {
@@ -45,9 +44,14 @@ impl CpuTime {
     /// The share of busy time since an earlier reading, in percent; none: no tick went by.
     #[allow(clippy::cast_precision_loss, reason = "a share is wanted")]
     pub(crate) fn busy_since(self, before: CpuTime) -> Option<f64> {
-        let total = self.total.saturating_sub(before.total);
-        let idle = self.idle.saturating_sub(before.idle).min(total);
+        let (idle, total) = self.since(before);
         (total > 0).then(|| (total - idle) as f64 * 100.0 / total as f64)
+    }
+
+    /// Idle and total ticks since an earlier reading.
+    fn since(self, before: CpuTime) -> (u64, u64) {
+        let total = self.total.saturating_sub(before.total);
+        (self.idle.saturating_sub(before.idle).min(total), total)
     }
 }
 

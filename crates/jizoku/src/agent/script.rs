@@ -19,8 +19,8 @@
 //!   is and the role's rights.
 //! - Frames may be lost: whoever drives a flow asks again.
 //!
-//! Limits: those of [`jizoku_script::actor`]; a flow that isn't heard of for [`FORGOTTEN_AFTER`]
-//! is ended here, and its tasks with it.
+//! Limits: those of [`jizoku_script::actor`]; [`CHECKS_MAX`] checks at a time; a flow that isn't
+//! heard of for [`FORGOTTEN_AFTER`] is ended here, and its tasks with it.
 
 pub(crate) mod control;
 mod drive;
@@ -45,7 +45,7 @@ use jizoku_script::script::Script;
 use jizoku_script::wire::{Answer, Bind, Kind, Method, Request, Start};
 use jizoku_types::{Channel, Instant, Member, NodeId, Span, decode, encode};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::host::Host;
 use self::offer::Programs;
@@ -56,6 +56,8 @@ use super::wiring::Wiring;
 const FORGOTTEN_AFTER: Span = Span::secs(600);
 /// How often that is looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Checks that may go on here at once. Whoever wants more asks again: controllers do each second.
+const CHECKS_MAX: usize = 16;
 /// The source of the records about tasks and flows.
 const SOURCE: &str = "script";
 
@@ -106,6 +108,7 @@ pub(crate) struct Scripts {
     takes_tasks: bool,
     inner: Mutex<Inner>,
     programs: Programs,
+    checks: Arc<Semaphore>,
     driven: Mutex<BTreeMap<FlowId, Driven>>,
     asked: Mutex<BTreeMap<u64, mpsc::Sender<(NodeId, Vec<FlowStatus>)>>>,
 }
@@ -119,6 +122,7 @@ impl Scripts {
             takes_tasks,
             inner: Mutex::new(inner),
             programs: Programs::default(),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             driven: Mutex::default(),
             asked: Mutex::default(),
         })
@@ -202,8 +206,10 @@ impl Scripts {
         let Request { flow, epoch, method } = request;
         match method {
             Method::Check(bind) => {
+                let Ok(permit) = Arc::clone(&self.checks).try_acquire_owned() else { return };
                 let (own, wiring) = (Arc::clone(self), Arc::clone(wiring));
                 tokio::spawn(async move {
+                    let _permit = permit;
                     let answer = own.check(from, (flow, epoch), bind, &wiring).await;
                     own.answer(from, &answer, &wiring);
                 });

@@ -17,6 +17,17 @@ use super::{MEET_FOR, OVER_MAX, RETELL_EVERY};
 use crate::fault::Fault;
 use crate::runner::Phase;
 
+/// What the catalog is to list of a branch.
+pub(super) fn listed(notice: &Notice) -> BranchRecord {
+    BranchRecord {
+        parent: notice.parent,
+        opener: notice.opener.node,
+        checkpoints: notice.checkpoints,
+        size: notice.size,
+        holders: notice.holders.iter().map(|member| member.node).collect(),
+    }
+}
+
 impl Node {
     /// The own branch is over. `lost`: nobody goes on from it any more. What has nothing of its own
     /// nobody ever will: others forget it when they hear of its end.
@@ -25,13 +36,7 @@ impl Node {
         let Some(own) = self.branches.own.remove(&service) else { return };
         let branch = own.epoch.branch;
         if own.committed > 0 {
-            let record = BranchRecord {
-                parent: own.parent,
-                opener: self.me().node,
-                checkpoints: notice.checkpoints,
-                size: own.size,
-                holders: own.holders.members.iter().map(|member| member.node).collect(),
-            };
+            let record = listed(&notice);
             if lost {
                 self.branches.lost.insert((service, branch), record);
             } else {

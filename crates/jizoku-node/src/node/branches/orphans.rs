@@ -58,11 +58,12 @@ impl Node {
     /// Takes note of the branches that the main line has outlived here.
     fn pass_by(&mut self) {
         let mut passed: Vec<Notice> = Vec::new();
-        for (service, record) in self.catalog.services() {
-            if !self.is_main_here(*service, record) {
+        for service in self.branches.table.services() {
+            let record = self.catalog.service(service);
+            if !record.is_some_and(|record| self.is_main_here(service, record)) {
                 continue;
             }
-            let heard = self.branches.table.of(*service);
+            let heard = self.branches.table.of(service);
             passed.extend(heard.filter(|notice| !self.is_there(&notice.opener)).cloned());
         }
         for notice in passed {
@@ -73,13 +74,7 @@ impl Node {
             if self.branches.orphans.len() >= ORPHANS_MAX {
                 self.branches.orphans.pop_first();
             }
-            let record = BranchRecord {
-                parent: notice.parent,
-                opener: notice.opener.node,
-                checkpoints: notice.checkpoints,
-                size: notice.size,
-                holders: notice.holders.iter().map(|member| member.node).collect(),
-            };
+            let record = super::ending::listed(&notice);
             self.branches.orphans.insert(key, Orphan { opener: notice.opener, record });
         }
     }

@@ -317,3 +317,29 @@ fn holders_that_died_after_a_restart_of_the_whole_cluster_died_by_themselves() {
     world.run(Span::secs(5));
     assert!(!went_on_after_a_restart_of_all(&world));
 }
+
+/// Both holders and another one die at once, while the two that live on are cut off.
+#[test]
+fn that_the_cluster_was_restarted_is_taken_back_when_somebody_has_lived_on() {
+    let mut world = World::serving(5, stop());
+    world.hasty = false;
+    let held: Vec<u8> = world.holders(1).into_iter().filter(|n| *n != 1).collect();
+    let other = (2..=5).find(|n| !held.contains(n)).expect("two hold it");
+    let dead = [held[0], held[1], other];
+    dead.iter().for_each(|n| world.kill(*n));
+    let apart = (1..=5).filter(|n| !dead.contains(n)).collect();
+    world.split(&[dead.into(), apart]);
+    dead.iter().for_each(|n| world.start(*n));
+    world.run(Span::secs(5));
+    let active = world.active().expect("they are a majority");
+    assert!(dead.contains(&active));
+    let restarted = |world: &World| {
+        let runner = world.up[&active].runner.as_ref().expect("it collects");
+        runner.assignment.cluster_restarted
+    };
+    assert!(restarted(&world), "as far as they can see");
+    world.meet();
+    world.run(Span::secs(5));
+    assert_eq!(world.active(), Some(active));
+    assert!(!restarted(&world));
+}

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) proposals: u64,
     /// Proposals of holder sets are lost, and their nodes don't know whether they are.
     pub(super) doubt: bool,
+    /// Whether Runners go on at once from what is on disks after a restart of all; else they wait.
+    pub(super) hasty: bool,
     /// How often a Runner was told to make a last checkpoint and end.
     pub(super) quiesced: u64,
 }
@@ -144,6 +146,7 @@ impl World {
             flying: VecDeque::new(),
             proposals: 0,
             doubt: false,
+            hasty: true,
             quiesced: 0,
         };
         let cluster = ClusterId([1; 16]);
@@ -399,7 +402,8 @@ impl World {
     fn activate(&mut self, n: u8, assignment: Assignment) {
         let (epoch, holders) = (assignment.epoch, assignment.holders.clone());
         let seq = if assignment.born { 10 } else { 0 };
-        let finds = !assignment.born || assignment.cluster_restarted || self.is_held(&holders);
+        let restarted = assignment.cluster_restarted && self.hasty;
+        let finds = !assignment.born || restarted || self.is_held(n, &holders);
         let machine = self.up.get_mut(&n).expect("it is up");
         machine.runner = Some(Played { assignment, holders, recruits: BTreeSet::new(), seq });
         if !finds {
@@ -409,11 +413,13 @@ impl World {
         self.report(n, epoch, Report::Phase(Phase::Serving));
     }
 
-    /// Whether one of these has lived on.
-    fn is_held(&self, holders: &Holders) -> bool {
+    /// Whether one of these has lived on, and can be reached from `n`.
+    fn is_held(&self, n: u8, holders: &Holders) -> bool {
+        let mut there = self.group(n);
+        there.push(n);
         let lives = |member: &Member| {
             let n = member.node.0[0];
-            self.up.contains_key(&n) && self.incarnations[&n] == member.incarnation.0
+            there.contains(&n) && self.incarnations[&n] == member.incarnation.0
         };
         holders.members.iter().any(lives)
     }
@@ -441,12 +447,14 @@ impl World {
                 self.quiesced += 1;
                 self.report(n, epoch, Report::Quiesced);
             }
-            Order::ClusterRestarted(true) => {
+            Order::ClusterRestarted(restarted) if !restarted || !self.hasty => {
+                played.assignment.cluster_restarted = restarted;
+            }
+            Order::ClusterRestarted(_) => {
                 played.assignment.cluster_restarted = true;
                 self.report(n, epoch, Report::Phase(Phase::Starting));
                 self.report(n, epoch, Report::Phase(Phase::Serving));
             }
-            Order::ClusterRestarted(false) => played.assignment.cluster_restarted = false,
             Order::LeaseUntil(_) | Order::AcceptLoss => {}
         }
     }

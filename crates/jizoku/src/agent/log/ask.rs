@@ -72,9 +72,7 @@ pub(crate) async fn run(
     (text, query): (String, Query),
     lines: Lines,
 ) {
-    let (nodes, alive, end, silent, shown) = Default::default();
-    let mut asker = Asker { log, wiring, text, query, nodes, alive, end, silent, shown };
-    asker.look().await;
+    let mut asker = Asker::new(log, wiring, (text, query)).await;
     // Whoever asked may be gone: then there is nothing more to do.
     let _ = if asker.query.mode == Mode::Follow {
         asker.follow(&lines, Following::default()).await
@@ -90,10 +88,7 @@ pub(crate) async fn cursors(log: &Arc<LogPool>, wiring: &Arc<Wiring>) -> BTreeMa
     let Ok(query) = jizoku_log::query::parse(&text, &Schemas::new()) else {
         return BTreeMap::new();
     };
-    let (nodes, alive, end, silent, shown) = Default::default();
-    let (log, wiring) = (Arc::clone(log), Arc::clone(wiring));
-    let mut asker = Asker { log, wiring, text, query, nodes, alive, end, silent, shown };
-    asker.look().await;
+    let asker = Asker::new(Arc::clone(log), Arc::clone(wiring), (text, query)).await;
     let mut pages: Pages = JoinSet::new();
     for node in asker.nodes.keys() {
         asker.fetch(&mut pages, (*node, Kind::Own), None, Duration::ZERO);
@@ -115,9 +110,7 @@ pub(crate) async fn follow_from(
     cursors: BTreeMap<NodeId, u64>,
     lines: Lines,
 ) {
-    let (nodes, alive, end, silent, shown) = Default::default();
-    let mut asker = Asker { log, wiring, text, query, nodes, alive, end, silent, shown };
-    asker.look().await;
+    let mut asker = Asker::new(log, wiring, (text, query)).await;
     let following = Following { cursors, ..Following::default() };
     // Nobody reads any more: then there is nothing more to do.
     let _ = asker.follow(&lines, following).await;
@@ -137,6 +130,14 @@ struct Following {
 }
 
 impl Asker {
+    /// Somebody who knows whom to ask.
+    async fn new(log: Arc<LogPool>, wiring: Arc<Wiring>, (text, query): (String, Query)) -> Asker {
+        let (nodes, alive, end, silent, shown) = Default::default();
+        let mut asker = Asker { log, wiring, text, query, nodes, alive, end, silent, shown };
+        asker.look().await;
+        asker
+    }
+
     /// Who can be reached now.
     async fn look(&mut self) {
         let me = self.wiring.me;

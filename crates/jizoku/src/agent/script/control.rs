@@ -230,6 +230,9 @@ impl Scripts {
         who: &str,
         wiring: &Arc<Wiring>,
     ) -> Result<String, String> {
+        if wanted.is_empty() {
+            return Err("say which flow: its id, or how that begins".into());
+        }
         let flows = self.flows(wiring).await.ok_or("the agent is ending")?;
         let mut found = flows.flows.iter().filter(|flow| flow.id.starts_with(wanted));
         let (one, more) = (found.next(), found.next());

@@ -10,7 +10,7 @@ use jizoku_script::run::HostCall;
 use jizoku_script::value::Value;
 use jizoku_types::{ServiceId, ServiceName};
 
-use super::super::super::{ask, command_done, status};
+use super::super::super::{ask, status};
 use super::{Answer, Host, text, unknown, whole};
 
 /// How often it is looked whether what was ordered has come about.
@@ -65,7 +65,8 @@ impl Host {
 
     /// Says what is wanted of a service, and waits until it is so. The task's time is the limit.
     async fn want(&self, id: ServiceId, wanted: Wanted) -> Result<(), String> {
-        command_done(&self.wiring.core, Command::SetWanted { service: id, wanted }).await?;
+        let command = Box::new(Command::SetWanted { service: id, wanted });
+        ask::done(&self.wiring.core, Request::Command(command), ask::WITHIN).await?;
         self.until(id, |view, one| match wanted {
             Wanted::Running => status::is_running(view, one),
             Wanted::Stopped => status::phase(view, one) == jizoku_api::service::Phase::Stopped,
@@ -81,14 +82,7 @@ impl Host {
             return Ok(());
         }
         let request = Request::Move { service: id, to: Some(target) };
-        match ask::ask(&self.wiring.core, request, ask::WITHIN).await {
-            Ok(jizoku_core::catalog::Outcome::Conflict { why }) => return Err(why.to_string()),
-            Ok(jizoku_core::catalog::Outcome::Rejected { why }) => return Err(why.to_string()),
-            Ok(_) => {}
-            Err(ask::Failure::Refused(refusal)) => return Err(refusal.to_string()),
-            Err(ask::Failure::Late) => return Err("the catalog did not answer in time".into()),
-            Err(ask::Failure::Ending) => return Err("the agent is ending".into()),
-        }
+        ask::done(&self.wiring.core, request, ask::WITHIN).await?;
         self.until(id, |view, one| there(one) && status::is_running(view, one)).await
     }
 
