@@ -35,7 +35,7 @@ fn by_priority_the_first_of_the_list_that_lives_takes_over() {
 }
 
 #[test]
-fn at_random_somebody_who_holds_it_takes_over_each_time() {
+fn at_random_anybody_takes_over_with_all_that_clients_were_told() {
     const KILLS: usize = 4;
     let _turn = turn();
     let mut cluster = Cluster::start(4);
@@ -46,13 +46,8 @@ fn at_random_somebody_who_holds_it_takes_over_each_time() {
         let gateway = (0..4).find(|node| *node != active).expect("three others");
         let mut connection = Connection::open(cluster.address(gateway, PORT)).expect("a server");
         assert_eq!(connection.call(&["INCR", "n"]).expect("an answer"), round.to_string());
-        let status = cluster.service(gateway, "kv");
-        let list = status["holders"].as_array().expect("a list");
-        let holders: Vec<usize> =
-            list.iter().filter_map(|one| cluster.node(&one["node"])).collect();
         let killed = active;
         active = successor(&mut cluster, killed);
-        assert!(holders.contains(&active), "n{} held nothing: {status}", active + 1);
         assert_eq!(connection.call(&["GET", "n"]).expect("an answer"), round.to_string());
         cluster.up(killed);
         let status = cluster.wait_until_held("kv", 2);
